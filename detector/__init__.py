@@ -1,0 +1,48 @@
+"""The contract every stage shares: image spec, decoding, calibration curve, verdict, manifest.
+
+Needs numpy and Pillow only; `detector.scorer` also needs onnxruntime, and is imported on its own.
+"""
+
+from detector.calibration import CalibrationCurve
+from detector.decode import ACCEPTED_FORMATS, decode_image
+from detector.errors import (
+    BodyTooLarge,
+    CorruptImage,
+    EmptyImage,
+    FileProblem,
+    ImageError,
+    ImageTooLarge,
+    TruncatedImage,
+    UnmaskError,
+    UnsupportedFormat,
+    UsageError,
+    ZeroSizedImage,
+)
+from detector.manifest import Manifest, sha256
+from detector.spec import ImageSpec
+from detector.verdict import FAKE, REAL, ModelIdentity, Verdict, error_body
+
+__all__ = [
+    "ACCEPTED_FORMATS",
+    "FAKE",
+    "REAL",
+    "BodyTooLarge",
+    "CalibrationCurve",
+    "CorruptImage",
+    "EmptyImage",
+    "FileProblem",
+    "ImageError",
+    "ImageSpec",
+    "ImageTooLarge",
+    "Manifest",
+    "ModelIdentity",
+    "TruncatedImage",
+    "UnmaskError",
+    "UnsupportedFormat",
+    "UsageError",
+    "Verdict",
+    "ZeroSizedImage",
+    "decode_image",
+    "error_body",
+    "sha256",
+]

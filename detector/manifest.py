@@ -1,0 +1,126 @@
+"""The manifest: what an artifact is, how it was made, and the hashes that prove it is still that."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from detector.calibration import CalibrationCurve
+from detector.errors import FileProblem
+from detector.spec import ImageSpec
+from detector.verdict import FAKE, REAL, ModelIdentity
+
+FORMAT = 1
+
+
+def sha256(path: Path) -> str:
+    """Hex SHA-256 of a file, read in blocks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """`manifest.json`, verified when a model is loaded; a mismatch refuses to serve.
+
+    files: name to SHA-256 for each file beside the manifest. labels: the two classes, index 1 is what a probability of 1
+    means. threshold: calibrated probability at or above which the prediction is Fake. libraries: versions that made it.
+    training: data fingerprint and arguments. metrics: as reported, with confidence intervals. parity: largest measured
+    differences between checkpoint, ONNX and TorchScript. reference_scores: histogram of calibrated scores on held-out data,
+    {"edges": [...], "counts": [...]}, to hold production scores against for drift.
+    """
+
+    model: ModelIdentity
+    image_spec: ImageSpec
+    curve: CalibrationCurve
+    threshold: float
+    files: dict[str, str]
+    calibration_method: str = "none"
+    labels: tuple[str, str] = (REAL, FAKE)
+    libraries: dict[str, str] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    parity: dict[str, Any] = field(default_factory=dict)
+    reference_scores: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Manifest:
+        """Read and validate a manifest; raises `FileProblem` naming the file and the fault."""
+        path = Path(path)
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise FileProblem(f"{path.name}: can't be read ({error.strerror})") from None
+        except (ValueError, RecursionError):
+            raise FileProblem(f"{path.name}: is not JSON") from None
+        try:
+            if values["format"] != FORMAT:
+                raise FileProblem(f"format is {values['format']!r}; this release reads {FORMAT}")
+            threshold = float(values["threshold"])
+            if not 0 < threshold < 1:
+                raise FileProblem(f"threshold is {threshold}; it must lie between 0 and 1")
+            real, fake = values["labels"]
+            return cls(
+                model=ModelIdentity(**values["model"]),
+                image_spec=ImageSpec.from_dict(values["image_spec"]),
+                curve=CalibrationCurve.from_dict(values["calibration"]),
+                calibration_method=values["calibration"].get("method", "none"),
+                threshold=threshold,
+                files={str(k): str(v) for k, v in values["files"].items()},
+                labels=(real, fake),
+                **{k: values.get(k, {}) for k in ("libraries", "training", "metrics", "parity", "reference_scores")},
+            )
+        except FileProblem as error:
+            raise FileProblem(f"{path.name}: {error.message}") from None
+        except KeyError as error:
+            raise FileProblem(f"{path.name}: the key {error} is missing") from None
+        except (TypeError, ValueError, AttributeError):
+            raise FileProblem(f"{path.name}: is not a manifest of this project") from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The manifest as JSON values."""
+        return {
+            "format": FORMAT,
+            "model": self.model.to_dict(),
+            "image_spec": self.image_spec.to_dict(),
+            "labels": list(self.labels),
+            "threshold": self.threshold,
+            "calibration": {"method": self.calibration_method, **self.curve.to_dict()},
+            "files": self.files,
+            "libraries": self.libraries,
+            "training": self.training,
+            "metrics": self.metrics,
+            "parity": self.parity,
+            "reference_scores": self.reference_scores,
+        }
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the manifest whole or not at all."""
+        path = Path(path)
+        partial = path.with_name(path.name + ".partial")
+        partial.write_text(json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        partial.replace(path)
+
+    def verify(self, directory: str | os.PathLike[str], only: tuple[str, ...] | None = None) -> None:
+        """Hold the files in `directory` against their hashes; `only` limits it to some names.
+
+        Raises `FileProblem` for a file that is missing, changed, or (with `only`) not listed.
+        """
+        directory = Path(directory)
+        for name in only if only is not None else sorted(self.files):
+            if name not in self.files:
+                raise FileProblem(f"{name}: is not listed in the manifest")
+            if Path(name).name != name:
+                raise FileProblem(f"{name!r}: a manifest lists plain file names only")
+            path = directory / name
+            if not path.is_file():
+                raise FileProblem(f"{name}: is missing, though the manifest lists it")
+            if (found := sha256(path)) != self.files[name]:
+                raise FileProblem(f"{name}: SHA-256 is {found[:12]}…, the manifest says {self.files[name][:12]}…")

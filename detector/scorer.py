@@ -1,0 +1,87 @@
+"""The local scorer: `model.onnx` and its manifest to verdicts, with no server and no torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detector.decode import decode_image
+from detector.errors import FileProblem
+from detector.manifest import Manifest
+from detector.verdict import Verdict
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+OUTPUTS = ["logit", "raw_prob", "calibrated_prob"]
+
+
+def open_session(path: Path, *, device: str = "cpu", threads: int = 0) -> onnxruntime.InferenceSession:
+    """An ONNX Runtime session on `device` ("cpu", "cuda" or "cuda:N") with `threads` per operator (0: all the CPUs this
+    process may use). Raises `FileProblem` when the model can't be loaded or the device is not there."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else threads
+    options.log_severity_level = 3
+    kind, _, index = device.partition(":")
+    providers: list[str | tuple[str, dict[str, str]]] = ["CPUExecutionProvider"]
+    if kind == "cuda":
+        onnxruntime.preload_dlls(directory="")  # finds CUDA and cuDNN in the nvidia-* wheels
+        providers.insert(0, ("CUDAExecutionProvider", {"device_id": index or "0"}))
+    elif kind != "cpu":
+        raise FileProblem(f"device {device!r} is unknown; cpu, cuda and cuda:N are accepted")
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:  # onnxruntime's exceptions share no base class of their own
+        reason = str(error).replace(str(path), path.name).splitlines()[0]
+        raise FileProblem(f"{path.name}: ONNX Runtime can't load it ({reason})") from None
+    if kind == "cuda" and "CUDAExecutionProvider" not in session.get_providers():
+        raise FileProblem("device cuda was asked for, and ONNX Runtime finds no usable CUDA GPU; use --device cpu")
+    return session
+
+
+class Scorer:
+    """Photos in, verdicts out, in this process.
+
+    model: path of `model.onnx`; `manifest.json` beside it is loaded and the model's hash checked before anything runs.
+    Raises `FileProblem` when either is missing, changed or unreadable.
+    """
+
+    def __init__(self, model: str | os.PathLike[str], *, device: str = "cpu", threads: int = 0) -> None:
+        path = Path(model)
+        if not path.is_file():
+            raise FileProblem(f"{path}: no such file; `python -m export` writes it as model.onnx")
+        self.manifest = Manifest.load(path.with_name("manifest.json"))
+        self.manifest.verify(path.parent, only=(path.name,))
+        self.device = device
+        self._session = open_session(path, device=device, threads=threads)
+
+    def scores(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+        """Logit, raw and calibrated probability, float32[N] each, of uint8[N, H, W, 3] from `decode_image`."""
+        logit, raw_prob, calibrated_prob = self._session.run(OUTPUTS, {"images": images})
+        return logit, raw_prob, calibrated_prob
+
+    def score_images(self, images: Sequence[NDArray[np.uint8]], *, use_calibrator: bool = True) -> list[Verdict]:
+        """Verdicts for decoded images, in order, in one batch."""
+        return [
+            Verdict.from_scores(
+                logit=float(logit),
+                raw_prob=float(raw_prob),
+                calibrated_prob=float(calibrated_prob),
+                threshold=self.manifest.threshold,
+                model=self.manifest.model,
+                model_device=self.device,
+                use_calibrator=use_calibrator,
+            )
+            for logit, raw_prob, calibrated_prob in zip(*self.scores(np.stack(images)), strict=True)
+        ]
+
+    def score(self, data: bytes, *, use_calibrator: bool = True) -> Verdict:
+        """The verdict for one encoded photo; raises `ImageError` when it is none."""
+        return self.score_images([decode_image(data, self.manifest.image_spec)], use_calibrator=use_calibrator)[0]

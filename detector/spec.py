@@ -1,0 +1,71 @@
+"""The image spec: how a photo becomes the array that a model was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from detector.errors import FileProblem
+
+RESIZE_RULES = ("crop", "stretch")
+INTERPOLATIONS = ("bilinear", "bicubic", "lanczos")
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """Everything that must be the same in training and in serving for a pixel to mean the same.
+
+    size: height and width in pixels of the square that the model sees.
+    resize: `crop` takes the largest centred square and scales it; `stretch` scales both sides on their own.
+    interpolation: antialiased filter, one of `bilinear`, `bicubic`, `lanczos`.
+    mean, std: per RGB channel on a 0–1 scale, applied inside the graph; the defaults are ImageNet's
+        (He et al., arXiv 1512.03385, as used by torchvision and timm).
+    max_pixels: width x height above which an image is refused from its header, before decoding.
+
+    Raises `FileProblem` when a value can't be used.
+    """
+
+    size: int = 128
+    resize: str = "crop"
+    interpolation: str = "bilinear"
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    max_pixels: int = 50_000_000
+
+    def __post_init__(self) -> None:
+        problems = []
+        if not isinstance(self.size, int) or not 16 <= self.size <= 2048:
+            problems.append(f"size must be a whole number from 16 to 2048, not {self.size!r}")
+        if self.resize not in RESIZE_RULES:
+            problems.append(f"resize must be one of {', '.join(RESIZE_RULES)}, not {self.resize!r}")
+        if self.interpolation not in INTERPOLATIONS:
+            problems.append(f"interpolation must be one of {', '.join(INTERPOLATIONS)}, not {self.interpolation!r}")
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            problems.append("mean and std need three numbers each, std above zero")
+        if not isinstance(self.max_pixels, int) or self.max_pixels < 1:
+            problems.append(f"max_pixels must be a whole number above zero, not {self.max_pixels!r}")
+        if problems:
+            raise FileProblem("image spec: " + "; ".join(problems))
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape of the decoded array: (height, width, 3)."""
+        return (self.size, self.size, 3)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON and for checkpoints."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ImageSpec:
+        """Inverse of `to_dict`; an unknown key is refused, since it would change pixels silently."""
+        unknown = sorted(set(values) - set(cls.__dataclass_fields__))
+        if unknown:
+            raise FileProblem(f"image spec: unknown keys {', '.join(unknown)}")
+        plain: dict[str, Any] = dict(values)
+        for key in plain.keys() & {"mean", "std"}:
+            plain[key] = tuple(float(v) for v in plain[key])
+        return cls(**plain)

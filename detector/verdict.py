@@ -1,0 +1,118 @@
+"""The verdict: one JSON answer, the same wherever it is given."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from detector.errors import UnmaskError
+
+REAL, FAKE = "Real", "Fake"
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """Which model answered."""
+
+    name: str
+    version: str
+    backbone: str
+
+    def to_dict(self) -> dict[str, str]:
+        """Plain values for JSON."""
+        return {"name": self.name, "version": self.version, "backbone": self.backbone}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the detector says of one photo.
+
+    logit: above zero leans fake. raw_prob: sigmoid of the logit. calibrated: the probability of fake that the label was
+    decided on, which is `raw_prob` itself when the calibrator was not asked for. percent: `calibrated` x 100, one decimal.
+    """
+
+    prediction: str
+    logit: float
+    raw_prob: float
+    calibrated: float
+    used_calibrator: bool
+    threshold: float
+    model: ModelIdentity
+    model_device: str
+    request_id: str | None = None
+
+    @classmethod
+    def from_scores(
+        cls,
+        *,
+        logit: float,
+        raw_prob: float,
+        calibrated_prob: float,
+        threshold: float,
+        model: ModelIdentity,
+        model_device: str,
+        use_calibrator: bool = True,
+        request_id: str | None = None,
+    ) -> Verdict:
+        """Decide from the outputs of the scoring graph.
+
+        Fake when the probability is at or above `threshold`. Without the calibrator the raw probability is both
+        reported and compared. Raises `ModelOutputError` when a score is not finite: no label is made of NaN.
+        """
+        probability = calibrated_prob if use_calibrator else raw_prob
+        if not all(map(math.isfinite, (logit, raw_prob, probability))):
+            raise ModelOutputError("the model gave a score that is not a number")
+        return cls(
+            prediction=FAKE if probability >= threshold else REAL,
+            logit=float(logit),
+            raw_prob=float(raw_prob),
+            calibrated=float(probability),
+            used_calibrator=use_calibrator,
+            threshold=threshold,
+            model=model,
+            model_device=model_device,
+            request_id=request_id,
+        )
+
+    @property
+    def percent(self) -> float:
+        """Probability of fake in percent, one decimal."""
+        return round(100 * self.calibrated, 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The verdict as JSON; probabilities to 7 significant digits, all that float32 holds."""
+        body: dict[str, Any] = {
+            "ok": True,
+            "prediction": self.prediction,
+            "logit": float(f"{self.logit:.7g}"),
+            "raw_prob": float(f"{self.raw_prob:.7g}"),
+            "calibrated": float(f"{self.calibrated:.7g}"),
+            "percent": self.percent,
+            "used_calibrator": self.used_calibrator,
+            "threshold": self.threshold,
+            "model": self.model.to_dict(),
+            "model_device": self.model_device,
+        }
+        if self.request_id is not None:
+            body["request_id"] = self.request_id
+        return body
+
+
+class ModelOutputError(UnmaskError):
+    """The model ran and its answer is unusable."""
+
+    code = "model_output_error"
+    status = 500
+
+
+def error_body(error: UnmaskError, request_id: str | None = None) -> dict[str, Any]:
+    """The failing form of a verdict: `ok` false, a stable code, a message for the person, the HTTP status."""
+    body: dict[str, Any] = {
+        "ok": False,
+        "error": {"code": error.code, "message": error.message},
+        "status": error.status,
+    }
+    if request_id is not None:
+        body["request_id"] = request_id
+    return body

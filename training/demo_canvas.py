@@ -1,0 +1,67 @@
+"""Canvas: the few drawing tools the demo portraits are made with; colours are linear light, masks are in [0, 1]."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Plane = NDArray[np.float32]
+"""float32[H, W]: a mask, a height, a coordinate."""
+Picture = NDArray[np.float32]
+"""float32[H, W, 3]: RGB."""
+Colour = NDArray[np.float32]
+"""float32[3]: RGB."""
+
+
+def colour(red: float, green: float, blue: float) -> Colour:
+    """Linear-light colour of display values in [0, 1]."""
+    return np.asarray([red, green, blue], np.float32) ** np.float32(2.2)
+
+
+def pick_colour(rng: np.random.Generator, palette: list[tuple[float, float, float]], spread: float = 0.03) -> Colour:
+    """A colour of the palette (display values in [0, 1]), each channel moved by about `spread`; returns linear light."""
+    base = np.asarray(palette[rng.integers(len(palette))])
+    red, green, blue = np.clip(base + rng.normal(0, spread, 3), 0.01, 0.99)
+    return colour(red, green, blue)
+
+
+def inside(distance: Plane, edge: float) -> Plane:
+    """Mask of a shape given its signed distance (negative inside); the border is a ramp `edge` wide, so nothing aliases."""
+    return np.clip(0.5 - distance / np.float32(edge), 0, 1)
+
+
+def ellipse(u: Plane, v: Plane, centre: tuple[float, float], radii: tuple[float, float]) -> Plane:
+    """Signed distance to an ellipse: exact on its border, approximate elsewhere."""
+    return (np.hypot((u - centre[0]) / radii[0], (v - centre[1]) / radii[1]) - 1) * min(radii)
+
+
+def bump(u: Plane, v: Plane, centre: tuple[float, float], radii: tuple[float, float]) -> Plane:
+    """Gaussian hill of height 1."""
+    return np.exp(-(((u - centre[0]) / radii[0]) ** 2) - ((v - centre[1]) / radii[1]) ** 2)
+
+
+def step(x: Plane, low: float, high: float) -> Plane:
+    """Smooth step: 0 below `low`, 1 above `high`."""
+    t = np.clip((x - low) / np.float32(high - low), 0, 1)
+    return t * t * (3 - 2 * t)
+
+
+def noise(rng: np.random.Generator, size: int, cells: float, cells_y: float | None = None) -> Plane:
+    """Smooth random field, mean 0 and deviation near 1, with about `cells` blobs across (and `cells_y` down)."""
+    across, down = max(2, round(cells)), max(2, round(cells if cells_y is None else cells_y))
+    grid = rng.standard_normal((down, across), dtype=np.float32) * np.float32(1.4)
+    return np.asarray(Image.fromarray(grid).resize((size, size), Image.Resampling.BICUBIC))
+
+
+def clouds(rng: np.random.Generator, size: int, cells: float, octaves: int = 3) -> Plane:
+    """Sum of `octaves` random fields, each twice as fine and half as strong."""
+    total = noise(rng, size, cells)
+    for octave in range(1, octaves):
+        total = total + noise(rng, size, cells * 2**octave) / np.float32(2**octave)
+    return total
+
+
+def paint(picture: Picture, mask: Plane, paint_colour: Colour | Picture) -> None:
+    """Cover the picture, in place, with a colour or another picture where the mask says so."""
+    picture += mask[..., None] * (paint_colour - picture)
