@@ -47,11 +47,10 @@ class CalibrationCurve:
 
         Exact linear interpolation in float32: compare, sum, gather, lerp, as the exported graph does it.
         """
-        p = np.asarray(raw_prob, dtype=np.float32)
-        last = len(self.x) - 2
-        i = np.clip(np.searchsorted(self.x, p, side="right") - 1, 0, last)  # = sum(p >= x) - 1
+        p = np.clip(np.asarray(raw_prob, dtype=np.float32), self.x[0], self.x[-1])
+        i = np.clip(np.searchsorted(self.x, p, side="right") - 1, 0, len(self.x) - 2)  # = sum(p >= x) - 1
         x0, x1, y0, y1 = self.x[i], self.x[i + 1], self.y[i], self.y[i + 1]
-        t = np.clip((p - x0) / (x1 - x0), np.float32(0), np.float32(1))
+        t = (p - x0) / (x1 - x0)
         return np.asarray(y0 + t * (y1 - y0), dtype=np.float32)
 
     @classmethod
@@ -91,8 +90,8 @@ class CalibrationCurve:
         x, y = self.x.astype(np.float64), self.y.astype(np.float64)
         # A constant stretch on either side lets a step at the first or last knot spread outwards too, as far as [0, 1] goes.
         x, y = np.concatenate([[0.0], x, [1.0]]), np.concatenate([y[:1], y, y[-1:]])
-        first = np.concatenate([[True], np.diff(x) > 0])
-        x, y = x[first], y[first]
+        x, first = np.unique(x, return_index=True)
+        y = y[first]
         low_x, low_y = _minorant(x, y, limit)
         high_x, high_y = _minorant(1 - x[::-1], 1 - y[::-1], limit)
         high_x, high_y = 1 - high_x[::-1], 1 - high_y[::-1]
@@ -122,8 +121,8 @@ def _minorant(x: NDArray[np.float64], y: NDArray[np.float64], limit: float) -> t
     knots, values = [x[0]], [y[0]]
     for x1, y1, x0, y0 in zip(x[1:], y[1:], x[:-1], y[:-1], strict=True):
         here, reach = values[-1], values[-1] + limit * (x1 - x0)
-        slope = (y1 - y0) / (x1 - x0)
         if here < y0 and reach > y1:  # the ramp meets the curve inside this piece
+            slope = (y1 - y0) / (x1 - x0)
             meet = x0 + (y0 - here) / (limit - slope)
             knots.append(meet)
             values.append(here + limit * (meet - x0))

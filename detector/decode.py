@@ -72,7 +72,6 @@ def decode_image(data: bytes | bytearray | memoryview, spec: ImageSpec) -> NDArr
         raise EmptyImage("the image is empty: 0 bytes")
     image = _open(bytes(data), spec)
     try:
-        orientation = _orientation(image)
         # Scaled decoding stops at the last power of two that still has `size` pixels on the shorter side,
         # so the antialiased resize below always has at least one source pixel for each one it makes.
         image.draft("RGB", (spec.size, spec.size))
@@ -81,7 +80,9 @@ def decode_image(data: bytes | bytearray | memoryview, spec: ImageSpec) -> NDArr
     except MemoryError:
         raise
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, EOFError, zlib.error …
-        raise _decoding_error(error, bytes(data[-2:]), image.format) from None
+        raise _undecodable(bytes(data), str(image.format), error) from None
+    # Only now: Pillow's PNG plugin loads the pixels to find EXIF, and a failure swallowed there would leave half a picture.
+    orientation = _orientation(image)
     if orientation in _TRANSPOSE:
         picture = picture.transpose(_TRANSPOSE[orientation])
     width, height = picture.size
@@ -117,7 +118,8 @@ def _too_large(what: str, spec: ImageSpec) -> ImageTooLarge:
 
 def _unopened(data: bytes, spec: ImageSpec) -> ImageError:
     """Say why a header could not be read: another format, a zero side, an end too early, or damage."""
-    jpeg, png, webp = data.startswith(b"\xff\xd8"), data.startswith(b"\x89PNG\r\n\x1a\n"), data[8:12] == b"WEBP"
+    jpeg, png = data.startswith(b"\xff\xd8"), data.startswith(b"\x89PNG\r\n\x1a\n")
+    webp = data.startswith(b"RIFF") and data[8:12] == b"WEBP"
     if png and len(data) >= 24 and data[12:16] == b"IHDR":
         width, height = struct.unpack(">II", data[16:24])
         if width == 0 or height == 0:
@@ -126,11 +128,9 @@ def _unopened(data: bytes, spec: ImageSpec) -> ImageError:
             return _too_large(f"{width}x{height} pixels", spec)
     if jpeg and _jpeg_side_is_zero(data):
         return ZeroSizedImage("the image has a side of 0 pixels; both sides must be at least 1")
-    if jpeg or png or (webp and data.startswith(b"RIFF")):
+    if jpeg or png or webp:
         name = "JPEG" if jpeg else "PNG" if png else "WebP"
-        if len(data) < 64 or (jpeg and not data.endswith(b"\xff\xd9")):
-            return TruncatedImage(f"the {name} file ends inside its header ({len(data)} bytes)")
-        return CorruptImage(f"the {name} header is damaged")
+        return _undecodable(data, name, None)
     return UnsupportedFormat(f"this is {_name_of(data)}; {_ACCEPTED}")
 
 
@@ -182,9 +182,14 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _decoding_error(error: Exception, tail: bytes, name: str | None) -> TruncatedImage | CorruptImage:
-    # Pillow has no type for a short file; its wording is the only sign, and a JPEG without its end marker the other.
-    short = any(word in str(error).lower() for word in ("truncated", "broken data stream", "unexpected end", "eof"))
-    if short or isinstance(error, EOFError) or (name == "JPEG" and tail != b"\xff\xd9"):
-        return TruncatedImage(f"the {name} file ends before the picture does; send it again, whole")
+def _undecodable(data: bytes, name: str, error: Exception | None) -> TruncatedImage | CorruptImage:
+    """A file of an accepted format that gave no picture: whether it ends too early, or is damaged inside."""
+    complete = {
+        "JPEG": data.rstrip(b"\0").endswith(b"\xff\xd9"),
+        "PNG": b"IEND" in data[-64:],
+        "WEBP": len(data) >= 12 and int.from_bytes(data[4:8], "little") + 8 <= len(data),
+    }
+    # Pillow has no type for a file that ends too early; the words are the only sign where the end looks right.
+    if not complete.get(name.upper(), True) or "truncated" in str(error):
+        return TruncatedImage(f"the {name} file ends before the picture does ({len(data)} bytes); send it whole")
     return CorruptImage(f"the {name} file is damaged and can't be decoded")

@@ -21,13 +21,26 @@ if TYPE_CHECKING:
 OUTPUTS = ["logit", "raw_prob", "calibrated_prob"]
 
 
+def available_cpus() -> int:
+    """CPUs this process may use: its affinity, where the system has one, bounded by the cgroup's quota (cgroup v2 cpu.max).
+
+    `os.cpu_count` and ONNX Runtime's own default see every CPU of the node, and oversubscribe a container with a quota.
+    """
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        return cpus
+    return cpus if quota == "max" else max(1, min(cpus, int(quota) // int(period)))
+
+
 def open_session(path: Path, *, device: str = "cpu", threads: int = 0) -> onnxruntime.InferenceSession:
     """An ONNX Runtime session on `device` ("cpu", "cuda" or "cuda:N") with `threads` per operator (0: all the CPUs this
     process may use). Raises `FileProblem` when the model can't be loaded or the device is not there."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else threads
+    options.intra_op_num_threads = threads or available_cpus()
     options.log_severity_level = 3
     kind, _, index = device.partition(":")
     providers: list[str | tuple[str, dict[str, str]]] = ["CPUExecutionProvider"]

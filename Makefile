@@ -1,0 +1,63 @@
+# What a developer does in a day. `make help` lists it.
+PYTHON    ?= python3
+DATA      ?= demo/data
+RUN       ?= run
+ARTIFACTS ?= artifacts
+PY        := .venv/bin/python
+COMPILE   := .venv/bin/uv pip compile -q pyproject.toml --universal --python-version 3.10 --generate-hashes \
+             --no-emit-index-url --no-header --no-annotate
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.venv/installed: requirements/dev.lock requirements/uv.lock
+	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 10) <= v < (3, 13) else f"Python 3.10 to 3.12 is needed, this is {v.major}.{v.minor}; name one with PYTHON=…")'
+	$(PYTHON) -m venv .venv
+	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.lock
+	.venv/bin/uv pip sync --python $(PY) --require-hashes requirements/dev.lock requirements/uv.lock
+	$(PY) -m serve setup
+	@touch $@
+
+.PHONY: setup
+setup: .venv/installed ## install everything into .venv
+
+.PHONY: demo
+demo: setup ## train, export, serve and score; DATA=DIR for your own photos
+	@PY=$(PY) DATA=$(DATA) RUN=$(RUN) ARTIFACTS=$(ARTIFACTS) bash demo.sh
+
+.PHONY: serve
+serve: setup ## serve $(ARTIFACTS) until Ctrl-C
+	$(PY) -m serve start --artifacts $(ARTIFACTS)
+
+.PHONY: test
+test: setup lint ## lint and run every test
+	$(PY) -m pytest
+
+.PHONY: lint
+lint: setup ## ruff, mypy and the import walls
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+.PHONY: bench
+bench: setup ## roofline, then load on a real server, with an HTML report
+	$(PY) -m benchmarks roofline --artifacts $(ARTIFACTS)
+	$(PY) -m benchmarks run --artifacts $(ARTIFACTS) --protocol both --out reports/benchmark
+
+.PHONY: image-test
+image-test: ## build the image with buildah, run it, score a photo in it
+	bash k8s/image_test.sh
+
+.PHONY: lock
+lock: setup ## write requirements/*.lock again from pyproject.toml
+	$(COMPILE) --extra dev -o requirements/dev.lock
+	$(COMPILE) --extra serve -o requirements/serve.lock
+	echo 'uv==$(shell .venv/bin/uv --version | cut -d' ' -f2)' | .venv/bin/uv pip compile -q - --universal \
+	  --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements/uv.lock
+
+.PHONY: clean
+clean: ## remove what the demo and the tools wrote (not .venv)
+	rm -rf run artifacts demo reports .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,0 +1,199 @@
+"""decode_image: every kind of photo becomes the same array, and everything else its own error."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFilter
+
+from detector import ImageError, ImageSpec, decode_image
+from tests.conftest import encode
+
+SPEC = ImageSpec(size=64)
+
+
+@pytest.fixture(scope="module")
+def picture() -> np.ndarray:
+    """A smooth 96x80 RGB picture, so that a lossy encode stays near it."""
+    rng = np.random.default_rng(1)
+    small = Image.fromarray(rng.integers(0, 256, (5, 6, 3), dtype=np.uint8))
+    return np.asarray(small.resize((96, 80), Image.Resampling.BICUBIC).filter(ImageFilter.GaussianBlur(2)))
+
+
+def difference(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.abs(a.astype(int) - b.astype(int)).mean())
+
+
+@pytest.mark.parametrize(
+    ("format", "options", "tolerance"),
+    [("PNG", {}, 0), ("JPEG", {"quality": 95}, 2), ("WEBP", {"lossless": True}, 0), ("JPEG", {"progressive": True}, 4)],
+)
+def test_the_three_formats_give_the_same_pixels(picture, format, options, tolerance):
+    decoded = decode_image(encode(picture, format, **options), SPEC)
+    assert decoded.dtype == np.uint8
+    assert decoded.shape == SPEC.shape
+    assert decoded.flags.c_contiguous
+    assert difference(decoded, decode_image(encode(picture), SPEC)) <= tolerance
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "1", "LA", "RGBA", "CMYK", "I;16"])
+def test_every_colour_mode_becomes_rgb(picture, mode):
+    image = Image.fromarray(picture)
+    if mode == "I;16":
+        grey = np.asarray(image.convert("L")).astype(np.uint16) * 257
+        data, expected = encode(Image.fromarray(grey)), image.convert("L").convert("RGB")
+    elif mode == "CMYK":
+        data, expected = encode(image.convert("CMYK"), "JPEG", quality=98), image
+    else:
+        converted = image.convert(mode)
+        data, expected = encode(converted), converted.convert("RGBA").convert("RGB")
+    assert difference(decode_image(data, SPEC), decode_image(encode(expected), SPEC)) < 3
+
+
+def test_transparency_is_flattened_on_white(picture):
+    clear = np.dstack([picture, np.zeros(picture.shape[:2], np.uint8)])
+    assert (decode_image(encode(clear), SPEC) == 255).all()
+    palette = Image.fromarray(picture).quantize(8)
+    data = encode(palette, transparency=bytes(8))
+    assert (decode_image(data, SPEC) == 255).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("resize", ["crop", "stretch"])
+def test_exif_orientation_is_applied(picture, orientation, resize):
+    undo = {
+        1: None,
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }[orientation]
+    upright = Image.fromarray(picture)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    turned = upright.transpose(undo) if undo is not None else upright
+    spec = ImageSpec(size=64, resize=resize)
+    assert difference(decode_image(encode(turned, exif=exif.tobytes()), spec), decode_image(encode(upright), spec)) < 0.5
+
+
+def test_damaged_exif_does_not_cost_the_photo(picture):
+    data = encode(picture, "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff" + b"\xff" * 30)
+    assert decode_image(data, SPEC).shape == SPEC.shape
+
+
+@pytest.mark.parametrize("format", ["PNG", "WEBP"])
+def test_an_animation_gives_its_first_frame(picture, format):
+    first, second = Image.fromarray(picture), Image.fromarray(255 - picture)
+    options = {"lossless": True} if format == "WEBP" else {}
+    data = encode(first, format, save_all=True, append_images=[second], duration=50, **options)
+    assert difference(decode_image(data, SPEC), decode_image(encode(first), SPEC)) < 1
+
+
+def test_crop_takes_the_centre_and_stretch_takes_all():
+    wide = np.zeros((40, 120, 3), np.uint8)
+    wide[:, 40:80] = 255
+    assert decode_image(encode(wide), ImageSpec(size=32, resize="crop")).mean() > 250
+    assert 70 < decode_image(encode(wide), ImageSpec(size=32, resize="stretch")).mean() < 100
+
+
+def test_scaled_jpeg_decoding_stays_near_full_decoding(photos):
+    """256 px to 64 px decodes at a quarter size in the DCT; the pixels stay those of a full decode and a resize."""
+    for data in photos[:10]:
+        full = Image.open(BytesIO(data)).convert("RGB")
+        assert difference(decode_image(data, SPEC), decode_image(encode(full), SPEC)) < 4
+
+
+@pytest.mark.parametrize("name", ["bilinear", "bicubic", "lanczos"])
+def test_each_interpolation_gives_the_asked_size(picture, name):
+    assert decode_image(encode(picture), ImageSpec(size=48, interpolation=name)).shape == (48, 48, 3)
+
+
+def test_a_single_pixel_is_a_photo():
+    assert (decode_image(encode(np.full((1, 1, 3), 9, np.uint8)), SPEC) == 9).all()
+
+
+def png_header(width: int, height: int) -> bytes:
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    end = b"\0\0\0\0IEND" + struct.pack(">I", zlib.crc32(b"IEND"))
+    return b"\x89PNG\r\n\x1a\n" + chunk + end
+
+
+def jpeg_with_sides(data: bytes, width: int, height: int) -> bytes:
+    at = data.index(b"\xff\xc0")
+    return data[: at + 5] + struct.pack(">HH", height, width) + data[at + 9 :]
+
+
+REFUSED = {
+    "nothing": (lambda jpeg, png: b"", "empty_image", 400),
+    "text": (lambda jpeg, png: b"hello, this is no photo", "unsupported_format", 415),
+    "html": (lambda jpeg, png: b"<!doctype html><p>hello", "unsupported_format", 415),
+    "zip": (lambda jpeg, png: b"PK\x03\x04" + bytes(range(100)), "unsupported_format", 415),
+    "gif": (lambda jpeg, png: encode(Image.new("P", (8, 8)), "GIF"), "unsupported_format", 415),
+    "bmp": (lambda jpeg, png: encode(Image.new("RGB", (8, 8)), "BMP"), "unsupported_format", 415),
+    "tiff": (lambda jpeg, png: encode(Image.new("RGB", (8, 8)), "TIFF"), "unsupported_format", 415),
+    "noise": (lambda jpeg, png: bytes(range(128, 256)), "unsupported_format", 415),
+    "truncated jpeg": (lambda jpeg, png: jpeg[: len(jpeg) // 2], "truncated_image", 422),
+    "truncated png": (lambda jpeg, png: png[: len(png) // 2], "truncated_image", 422),
+    "jpeg header alone": (lambda jpeg, png: jpeg[:30], "truncated_image", 422),
+    "truncated webp": (lambda jpeg, png: encode(Image.open(BytesIO(png)), "WEBP")[:-100], "truncated_image", 422),
+    "damaged webp": (lambda jpeg, png: b"RIFF\x18\0\0\0WEBPVP8 " + bytes(16), "corrupt_image", 422),
+    "png with a damaged end": (lambda jpeg, png: png[:-300] + bytes(200) + png[-100:], "corrupt_image", 422),
+    "png signature alone": (lambda jpeg, png: png[:8], "truncated_image", 422),
+    "damaged png": (lambda jpeg, png: png[:60] + bytes(200) + png[260:], "corrupt_image", 422),
+    "huge png": (lambda jpeg, png: png_header(50_000, 50_000), "image_too_large", 413),
+    "large png": (lambda jpeg, png: png_header(8_000, 8_000), "image_too_large", 413),
+    "huge jpeg": (lambda jpeg, png: jpeg_with_sides(jpeg, 60_000, 60_000), "image_too_large", 413),
+    "zero-sided png": (lambda jpeg, png: png_header(0, 20), "zero_sized_image", 422),
+    "zero-sided jpeg": (lambda jpeg, png: jpeg_with_sides(jpeg, 0, 20), "zero_sized_image", 422),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_no_photo_is_refused_with_its_own_code(picture, name):
+    make, code, status = REFUSED[name]
+    with pytest.raises(ImageError) as caught:
+        decode_image(make(encode(picture, "JPEG"), encode(picture)), SPEC)
+    assert (caught.value.code, caught.value.status) == (code, status), caught.value.message
+    assert caught.value.message
+
+
+def test_a_refusal_names_what_it_was_and_what_is_accepted():
+    with pytest.raises(ImageError, match=r"a GIF.*JPEG, PNG and WebP"):
+        decode_image(encode(Image.new("P", (8, 8)), "GIF"), SPEC)
+
+
+def test_the_pixel_bound_is_the_specs(picture):
+    with pytest.raises(ImageError, match="96x80 pixels; at most 7000"):
+        decode_image(encode(picture), ImageSpec(size=64, max_pixels=7_000))
+
+
+def test_bytes_bytearray_and_memoryview_are_taken(picture):
+    data = encode(picture)
+    for kind in (bytes, bytearray, memoryview):
+        assert (decode_image(kind(data), SPEC) == decode_image(data, SPEC)).all()
+
+
+def test_random_damage_never_escapes_as_another_error(photos):
+    """300 photos with flipped, cut or repeated bytes decode or raise an ImageError, nothing else."""
+    rng = np.random.default_rng(7)
+    sources = [*photos[:5], encode(Image.open(BytesIO(photos[0]))), encode(Image.open(BytesIO(photos[1])), "WEBP")]
+    refused = 0
+    for i in range(300):
+        data = bytearray(sources[i % len(sources)])
+        for at in rng.integers(0, len(data), rng.integers(1, 20)):
+            data[at] = rng.integers(0, 256)
+        if i % 3 == 0:
+            data = data[: rng.integers(0, len(data))]
+        try:
+            assert decode_image(data, SPEC).shape == SPEC.shape
+        except ImageError:
+            refused += 1
+    assert refused > 50
