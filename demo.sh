@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# The whole road once: photos in, a calibrated verdict out of a real TorchServe. `make demo` calls this.
+# DATA: labelled photos (the drawn set is made when it is demo/data). RUN, ARTIFACTS: where the results go.
+# FIT: options for training, in place of the ones that suit the drawn set.
+set -euo pipefail
+cd "$(dirname "$0")"
+: "${PY:=.venv/bin/python}" "${DATA:=demo/data}" "${RUN:=run}" "${ARTIFACTS:=artifacts}" "${STATE:=demo/state}"
+: "${FIT:=--model resnet10t --no-pretrained --size 96 --epochs 12}"
+
+say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
+stop() { "$PY" -m serve stop --state "$STATE" >/dev/null 2>&1 || true; }
+trap stop EXIT
+
+if [ "$DATA" = demo/data ]; then
+  say "1/5 Drawing the demo set: portraits made with code, photographed or forged"
+  "$PY" -m training demo-data "$DATA"
+else
+  say "1/5 Photos: $DATA"
+fi
+
+say "2/5 Training and calibrating"
+# shellcheck disable=SC2086  # FIT is a list of options
+"$PY" -m training fit --data "$DATA" --out "$RUN" --overwrite $FIT
+
+say "3/5 Exporting, and proving ONNX and TorchScript equal to the checkpoint"
+"$PY" -m export --run "$RUN" --out "$ARTIFACTS"
+"$PY" -m export verify "$ARTIFACTS"
+
+say "4/5 Starting TorchServe"
+"$PY" -m serve start --artifacts "$ARTIFACTS" --state "$STATE" --background
+
+say "5/5 Scoring photos over REST, then the same over gRPC"
+# The last by name of each class: of the Validation folder, where there is one.
+mapfile -t photos < <(for label in real fake; do find "$DATA" -type f -ipath "*/$label/*" | sort | tail -n 3; done)
+"$PY" -m serve predict --state "$STATE" "${photos[@]}"
+"$PY" -m serve predict --state "$STATE" --grpc "${photos[@]}"
+"$PY" -m serve stop --state "$STATE"
+trap - EXIT
+
+say "Done"
+printf 'report     %s/report/index.html\nartifacts  %s/\nserve it   make serve ARTIFACTS=%s\n' "$RUN" "$ARTIFACTS" "$ARTIFACTS"
