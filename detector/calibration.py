@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from detector.errors import FileProblem
 
 Array = NDArray[np.float32]
+_MARGIN = 0.01  # by how much ramps are gentler than asked, so that float32 knots keep what was asked
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +82,8 @@ class CalibrationCurve:
 
         Isotonic fits have near-vertical steps, and the raw probability of one photo differs by float noise with the batch it
         travels in; a step of height h becomes a ramp h / `limit` wide or wider, half on either side. This is the mean of the
-        greatest `limit`-Lipschitz minorant and the least majorant (Pasch–Hausdorff envelopes), so it is monotone too.
+        greatest Lipschitz minorant and the least majorant (Pasch–Hausdorff envelopes), so it is monotone too. The slope of
+        the result, float32 rounding included, is at most `limit`.
         """
         if limit <= 0 or not np.isfinite(limit):
             raise ValueError("limit must be a finite number above zero")
@@ -92,12 +94,12 @@ class CalibrationCurve:
         x, y = np.concatenate([[0.0], x, [1.0]]), np.concatenate([y[:1], y, y[-1:]])
         x, first = np.unique(x, return_index=True)
         y = y[first]
-        low_x, low_y = _minorant(x, y, limit)
-        high_x, high_y = _minorant(1 - x[::-1], 1 - y[::-1], limit)
+        ramp = limit / (1 + _MARGIN)
+        low_x, low_y = _minorant(x, y, ramp)
+        high_x, high_y = _minorant(1 - x[::-1], 1 - y[::-1], ramp)
         high_x, high_y = 1 - high_x[::-1], 1 - high_y[::-1]
-        knots = np.union1d(low_x, high_x)
-        # Where two knots are one in float32 rounding would make a step again: space them so that slope stays bounded.
-        grid = knots[np.concatenate([[True], np.diff(knots.astype(np.float32)) > 1e-6])]
+        # Sampled where float32 has a number, and no closer than where rounding of y (2**-24 for two) could be seen in a slope.
+        grid = _spaced(np.union1d(low_x, high_x).astype(np.float32).astype(np.float64), 2.0**-24 / (_MARGIN * ramp))
         values = (np.interp(grid, low_x, low_y) + np.interp(grid, high_x, high_y)) / 2
         return CalibrationCurve.from_knots(grid, np.clip(values, 0, 1))
 
@@ -114,6 +116,15 @@ class CalibrationCurve:
             return cls(np.asarray(values["x"], np.float32), np.asarray(values["y"], np.float32))
         except (TypeError, ValueError):
             raise FileProblem("calibration curve: x and y must be lists of numbers") from None
+
+
+def _spaced(knots: NDArray[np.float64], gap: float) -> NDArray[np.float64]:
+    """The first and the last of increasing `knots`, and those between that leave `gap` to the one before and to the last."""
+    kept = [knots[0]]
+    for knot in knots[1:-1]:
+        if knot - kept[-1] >= gap and knots[-1] - knot >= gap:
+            kept.append(knot)
+    return np.asarray([*kept, knots[-1]])
 
 
 def _minorant(x: NDArray[np.float64], y: NDArray[np.float64], limit: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
+
+if TYPE_CHECKING:
+    from tests.serve.running import RunningServer
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -47,3 +53,82 @@ def encode(pixels: np.ndarray | Image.Image, format: str = "PNG", **options: obj
     out = BytesIO()
     image.save(out, format, **options)
     return out.getvalue()
+
+
+@pytest.fixture(scope="session")
+def run_dir(tmp_path_factory: pytest.TempPathFactory, photos: list[bytes]) -> Path:
+    """A run as training leaves it, without the training: a small seeded network whose answers on `photos` spread over
+    both labels, and a steep isotonic curve."""
+    folder = tmp_path_factory.mktemp("run")
+    write_run(folder, "mobilenetv3_small_050", photos)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def artifacts(run_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What export makes of `run_dir`: model.onnx, manifest.json and both archives."""
+    from export import export_run
+
+    out = tmp_path_factory.mktemp("export") / "artifacts"
+    export_run(run_dir, out)
+    return out
+
+
+def write_run(folder: Path, model: str, photos: list[bytes], *, hidden: tuple[int, ...] = (16,), size: int = 128) -> None:
+    """Write `best_model.pth`, `calibration.json` and `metrics.json` for a random network that answers as
+    a trained one does: batch norm knows `photos`, and the last layer is scaled to logits of mean 0 and deviation 2."""
+    import torch
+
+    from detector import ImageSpec, decode_image
+    from training.checkpoint import Checkpoint, save_checkpoint
+    from training.models import ModelConfig, build_model
+
+    spec, config = ImageSpec(size=size), ModelConfig(name=model, hidden=hidden)
+    torch.manual_seed(7)
+    net = build_model(config).train()
+    for layer in net.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.momentum = None  # statistics of exactly what comes next; without them features hardly differ by photo
+    pixels = torch.from_numpy(np.stack([decode_image(p, spec) for p in photos])).permute(0, 3, 1, 2).float()
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (spec.mean, spec.std))
+    with torch.no_grad():
+        net((pixels / 255 - mean) / std)
+        logits = net.eval()((pixels / 255 - mean) / std)
+        last = net.head[-1]
+        gain = 2 / logits.std()
+        last.bias.copy_((last.bias - logits.mean()) * gain)
+        last.weight.mul_(gain)
+    fingerprint = "0123456789abcdef" * 4
+    save_checkpoint(
+        folder / "best_model.pth",
+        Checkpoint(config, spec, net.state_dict(), arguments={"model": model, "seed": 7}, fingerprint=fingerprint),
+    )
+    x, y = steep_curve()
+    write_json(folder / "calibration.json", {"method": "isotonic", "x": x, "y": y, "n": 200})
+    metrics = {"validation": {"auc": {"value": 0.91, "low": 0.88, "high": 0.94}}, "fingerprint": fingerprint}
+    metrics["reference_scores"] = {"edges": [0.0, 0.5, 1.0], "counts": [20, 30]}
+    write_json(folder / "metrics.json", metrics)
+
+
+def steep_curve() -> tuple[list[float], list[float]]:
+    """Twenty knots as isotonic regression leaves them: ten plateaus, and steps between them as near as float32 can tell."""
+    edges = np.linspace(0.05, 0.95, 9, dtype=np.float32)
+    x = np.concatenate([[0.0], np.stack([np.nextafter(edges, np.float32(0)), edges], axis=1).ravel(), [1.0]])
+    return [float(v) for v in x], [float(v) for v in np.linspace(0.02, 0.98, 10).repeat(2)]
+
+
+def write_json(path: Path, values: object) -> None:
+    """Write JSON."""
+    path.write_text(json.dumps(values), encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def server(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A real TorchServe with the ONNX archive and two workers, on free ports, for tests that only send requests."""
+    from tests.serve.running import RunningServer
+
+    running = RunningServer(artifacts, tmp_path_factory.mktemp("server"), "--workers", "2")
+    try:
+        yield running.await_ready()
+    finally:
+        running.stop()

@@ -1,0 +1,153 @@
+"""One export: from a training run to a folder of artifacts, whole or not at all."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import re
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from detector.calibration import CalibrationCurve
+from detector.errors import FileProblem, UsageError
+from detector.manifest import Manifest, sha256
+from detector.verdict import ModelIdentity
+from export import parity, pictures
+from export.archive import write_archive
+from export.graph import ScoringGraph
+from export.noise import SAFETY, Noise, measure_noise
+from export.onnx_model import save_model, scores_to_onnx, with_curve
+from export.roads import Pixels, checkpoint_road, onnx_road, torchscript_road
+from export.run_folder import Run, read_run
+from export.torchscript import save_torchscript
+
+ONNX, TORCHSCRIPT = "model.onnx", "model.pt"
+ARCHIVES = {ONNX: "detector-onnx.mar", TORCHSCRIPT: "detector-torchscript.mar"}
+FILES = (ONNX, *ARCHIVES.values())
+THRESHOLD = 0.5
+OPSETS = range(18, 22)  # what the exporter writes without converting, and TensorRT 10 and ONNX Runtime read
+_LIBRARIES = ("torch", "torchvision", "timm", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime", "numpy", "pillow")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+def export_run(
+    run: Path,
+    out: Path,
+    *,
+    checkpoint: str = "best",
+    name: str = "detector",
+    version: str = "1.0",
+    threshold: float | None = None,
+    opset: int = 18,
+    photos: Path | None = None,
+) -> Manifest:
+    """Export `run`'s checkpoint ("best" or "final") into `out` and return the manifest written there.
+
+    threshold: calibrated probability from which on a photo is Fake; None takes the run's, or 0.5. photos: folder whose
+    photos the parity gate scores; None takes the run's validation photos where they still are, or drawn pictures.
+    What `out` held stays as it was until everything new is proven.
+    Raises `ParityError` when the roads disagree, `FileProblem` for what can't be read, `UsageError` for a bad argument.
+    """
+    for what, value in (("name", name), ("version", version)):
+        if not _NAME.fullmatch(value):
+            raise UsageError(f"{what} {value!r} can't be used; letters, digits, dots, dashes and underscores can")
+    if threshold is not None and not 0 < threshold < 1:
+        raise UsageError(f"threshold is {threshold}; it must lie between 0 and 1")
+    if opset not in OPSETS:
+        raise UsageError(f"opset {opset} can't be written; {OPSETS.start} to {OPSETS.stop - 1} can")
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out}: is a file; give a folder")
+    source = read_run(run, checkpoint)
+    images, shown = _pictures(source, photos)
+    plan = Manifest(
+        model=ModelIdentity(name, version, source.checkpoint.model_config.name),
+        image_spec=source.checkpoint.image_spec,
+        curve=source.curve,
+        calibration_method=source.method,
+        threshold=threshold if threshold is not None else source.threshold or THRESHOLD,
+        files={},
+        libraries=_libraries(),
+        training={"fingerprint": source.checkpoint.fingerprint, "checkpoint": checkpoint, "arguments": source.arguments},
+        metrics=source.metrics,
+        parity={"pictures": shown},
+        reference_scores=source.reference_scores,
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
+        manifest = _build(source, plan, images, Path(scratch), opset)
+        _install(Path(scratch), out)
+    return manifest
+
+
+def _build(source: Run, plan: Manifest, images: Pixels, work: Path, opset: int) -> Manifest:
+    """Make, measure and prove everything in `work`; `plan` is the manifest without curve, parity and hashes."""
+    spec = plan.image_spec
+    properties = {**plan.model.to_dict(), "fingerprint": source.checkpoint.fingerprint}
+    with tqdm(total=5, desc="export", unit="step") as steps:
+        graph = ScoringGraph(source.checkpoint.build(), spec)
+        save_torchscript(graph, spec, work / TORCHSCRIPT)
+        scores = scores_to_onnx(graph, spec, opset)
+        save_model(scores, work / "scores.onnx", properties)
+        steps.update()
+        eager, script = checkpoint_road(graph), torchscript_road(work / TORCHSCRIPT)
+        noise = measure_noise([eager, onnx_road(work / "scores.onnx"), script], images)
+        steps.update()
+        curve = source.curve.with_max_slope(noise.max_slope)
+        save_model(with_curve(scores, curve, opset), work / ONNX, properties)
+        steps.update()
+        report = parity.compare_roads([eager, onnx_road(work / ONNX), script], images, curve)
+        report |= {"curve": parity.compare_curve(work / ONNX, curve)}
+        parity.require(report)
+        steps.update()
+        report |= plan.parity | _noise_report(noise, source.curve, curve)
+        manifest = replace(plan, curve=curve, parity=report)
+        for model, archive in ARCHIVES.items():
+            write_archive(work / archive, work / model, manifest)
+        manifest = replace(manifest, files={name: sha256(work / name) for name in FILES})
+        manifest.save(work / "manifest.json")
+        steps.update()
+    return manifest
+
+
+def _install(work: Path, out: Path) -> None:
+    """Move the files over. The manifest is first out and last in: a folder without one is refused, never half trusted."""
+    out.mkdir(exist_ok=True)
+    (out / "manifest.json").unlink(missing_ok=True)
+    for name in (*FILES, "manifest.json"):
+        (work / name).replace(out / name)
+
+
+def _pictures(source: Run, photos: Path | None) -> tuple[Pixels, str]:
+    """Pictures for the parity gate, and where they are from."""
+    spec = source.checkpoint.image_spec
+    if photos is not None:
+        return pictures.photos_in(photos, spec), "given photos"
+    if source.photos is not None:
+        try:
+            return pictures.photos_in(source.photos, spec), "the run's photos"
+        except FileProblem:
+            pass  # fewer are left there than the gate needs
+    return pictures.drawn(spec), "drawn pictures"
+
+
+def _noise_report(noise: Noise, before: CalibrationCurve, after: CalibrationCurve) -> dict[str, Any]:
+    measured = {"logit": noise.logit, "raw_prob": noise.raw_prob, "ways": noise.ways}
+    return {
+        "noise": {**measured, "safety": SAFETY, "bound": noise.bound},
+        "max_slope": {"before": before.max_slope, "limit": noise.max_slope, "after": after.max_slope},
+        "knots": {"before": len(before.x), "after": len(after.x)},
+    }
+
+
+def _libraries() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for name in _LIBRARIES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # onnxruntime comes as one of two packages
+    return versions

@@ -1,0 +1,19 @@
+"""What can go wrong in an export, beyond a bad file."""
+
+from __future__ import annotations
+
+from detector.errors import UnmaskError
+
+
+class ParityError(UnmaskError):
+    """Two roads that must give one answer do not; nothing is written."""
+
+    code = "parity"
+    status = 500
+
+
+class ArchiveError(UnmaskError):
+    """torch-model-archiver refused what it was given."""
+
+    code = "archive"
+    status = 500

@@ -1,0 +1,96 @@
+"""The three roads to a score - checkpoint, ONNX and TorchScript - behind one call, at any batch size and thread count."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from detector.scorer import open_session
+from export.graph import ScoringGraph
+from export.torchscript import load_torchscript
+
+Floats = NDArray[np.float32]
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What one road says of a set of images: logit and raw_prob float32[N], heatmap float32[N, h, w]."""
+
+    logit: Floats
+    raw_prob: Floats
+    heatmap: Floats
+
+
+@dataclass(frozen=True)
+class Road:
+    """A way to score. `open(threads)` yields a function from uint8[N, H, W, 3] to the answers for that one batch."""
+
+    name: str
+    open: Callable[[int], Callable[[Pixels], Answers]]
+
+    def answers(self, images: Pixels, batch: int, threads: int) -> Answers:
+        """Score all images, `batch` at a time (the last may be smaller), with `threads` threads."""
+        with _torch_threads(threads):
+            score = self.open(threads)
+            parts = [score(images[i : i + batch]) for i in range(0, len(images), batch)]
+        return Answers(*(np.concatenate([getattr(p, field) for p in parts]) for field in ("logit", "raw_prob", "heatmap")))
+
+
+def checkpoint_road(graph: ScoringGraph) -> Road:
+    """The trained network, in PyTorch."""
+
+    def score(images: Pixels) -> Answers:
+        with torch.no_grad():
+            return Answers(*(v.numpy() for v in graph(torch.from_numpy(images))))
+
+    return Road("checkpoint", lambda threads: score)
+
+
+def onnx_road(path: Path) -> Road:
+    """`model.onnx` in ONNX Runtime."""
+
+    def start(threads: int) -> Callable[[Pixels], Answers]:
+        session = open_session(path, threads=threads)
+        return lambda images: Answers(*session.run(["logit", "raw_prob", "heatmap"], {"images": images}))
+
+    return Road("onnx", start)
+
+
+def torchscript_road(path: Path) -> Road:
+    """`model.pt` in TorchScript, with the sigmoid that its handler applies."""
+
+    def start(threads: int) -> Callable[[Pixels], Answers]:
+        module = load_torchscript(path)
+
+        def score(images: Pixels) -> Answers:
+            with torch.no_grad():
+                logit, heatmap = module(torch.from_numpy(images))
+                return Answers(logit.numpy(), torch.sigmoid(logit).numpy(), heatmap.numpy())
+
+        return score
+
+    return Road("torchscript", start)
+
+
+def thread_counts() -> list[int]:
+    """One thread, and as many as this process may use."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return sorted({1, cpus})
+
+
+@contextmanager
+def _torch_threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

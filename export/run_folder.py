@@ -1,0 +1,81 @@
+"""What export reads from a training run: the checkpoint, the calibration curve and the reported metrics."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from detector.calibration import CalibrationCurve
+from detector.errors import FileProblem
+from training.checkpoint import Checkpoint, load_checkpoint
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training run.
+
+    method: how the curve was fitted, "none" when there is none and `curve` is the identity. metrics: on validation photos,
+    with intervals. photos: where the run's validation photos are, or all of its photos, when that folder still exists.
+    """
+
+    checkpoint: Checkpoint
+    curve: CalibrationCurve = field(default_factory=CalibrationCurve.identity)
+    method: str = "none"
+    metrics: dict[str, Any] = field(default_factory=dict)
+    reference_scores: dict[str, Any] = field(default_factory=dict)
+    threshold: float | None = None
+
+    @property
+    def photos(self) -> Path | None:
+        """The folder that parity is measured on when no other is given."""
+        data = Path(str(self.checkpoint.arguments.get("data") or "."))
+        if data == Path() or not data.is_dir():
+            return None
+        return next((d for d in sorted(data.iterdir()) if d.is_dir() and d.name.lower() == "validation"), data)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The training command's options, without where its files were: the manifest travels to other machines."""
+        given = self.checkpoint.arguments
+        return {k: Path(v).name if isinstance(v, str) and Path(v).is_absolute() else v for k, v in given.items()}
+
+
+def read_run(folder: Path, which: str = "best") -> Run:
+    """Read `best_model.pth` with `calibration.json` and `metrics.json`, where they are; or `final_model.pth` alone, since the
+    curve was fitted to the best checkpoint and the metrics are that one's.
+
+    Raises `FileProblem` naming the file that is missing or unreadable.
+    """
+    if not folder.is_dir():
+        raise FileProblem(f"{folder}: no such folder; `python -m training fit` writes a run")
+    checkpoint = load_checkpoint(folder / f"{which}_model.pth")
+    if which != "best":
+        return Run(checkpoint)
+    calibration, metrics = _read_json(folder / "calibration.json"), _read_json(folder / "metrics.json")
+    try:
+        curve = CalibrationCurve.from_dict(calibration) if calibration else CalibrationCurve.identity()
+    except FileProblem as error:
+        raise FileProblem(f"{folder / 'calibration.json'}: {error.message}") from None
+    return Run(
+        checkpoint,
+        curve,
+        str(calibration.get("method", "isotonic")) if calibration else "none",
+        metrics.get("validation", {}),
+        metrics.get("reference_scores", {}),
+        metrics.get("threshold"),
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """An object from a JSON file; {} when there is no such file. A NaN, which JSON has no word for, becomes null."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda name: None)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError):
+        raise FileProblem(f"{path}: can't be read as JSON") from None
+    if not isinstance(values, dict):
+        raise FileProblem(f"{path}: should hold an object, not a {type(values).__name__}")
+    return values

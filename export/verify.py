@@ -1,0 +1,80 @@
+"""Prove artifacts again: hashes of every file and of what is in the archives, and parity of what the archives hold."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from detector.errors import FileProblem, UnmaskError
+from detector.manifest import Manifest
+from export import parity, pictures
+from export.archive import extract_archive
+from export.artifacts import ARCHIVES, FILES, ONNX, TORCHSCRIPT
+from export.roads import onnx_road, torchscript_road
+
+_DECIDES = ("model", "image_spec", "labels", "threshold", "calibration")  # what a verdict depends on besides the weights
+
+
+def verify_artifacts(artifacts: Path, photos: Path | None = None) -> dict[str, Any]:
+    """Check a folder that `export_run` wrote, without the run it came from.
+
+    Returns {"ok", "checks": {name: "ok" or what is wrong}, "parity": measured differences}. Parity is that of ONNX against
+    TorchScript, both as the archives hold them, on `photos` or on drawn pictures; it runs only when every hash holds.
+    Raises `FileProblem` when there is no such folder, or too few photos.
+    """
+    if not artifacts.is_dir():
+        raise FileProblem(f"{artifacts}: no such folder; `python -m export` writes artifacts")
+    checks: dict[str, str] = {}
+    report: dict[str, Any] = {}
+
+    def check(name: str, act: Callable[[], object]) -> None:
+        if checks.get(name, "ok") == "ok":
+            try:
+                act()
+                checks[name] = "ok"
+            except UnmaskError as error:
+                checks[name] = error.message
+
+    check("manifest.json", lambda: _load(artifacts))
+    if checks["manifest.json"] == "ok":
+        manifest = _load(artifacts)
+        for name in sorted(manifest.files):
+            check(name, lambda name=name: manifest.verify(artifacts, only=(name,)))  # type: ignore[misc]
+        with tempfile.TemporaryDirectory(prefix="unmask-verify-") as scratch:
+            folder = Path(scratch)
+            for model, archive in ARCHIVES.items():
+                check(archive, lambda m=model, a=archive: _check_archive(artifacts / a, m, manifest, folder / m))  # type: ignore[misc]
+            if all(v == "ok" for v in checks.values()):
+                report = _parity(folder, manifest, photos)
+                check("parity", lambda: parity.require(report))
+    return {"ok": all(v == "ok" for v in checks.values()), "checks": checks, "parity": report}
+
+
+def _load(artifacts: Path) -> Manifest:
+    manifest = Manifest.load(artifacts / "manifest.json")
+    if missing := sorted(set(FILES) - set(manifest.files)):
+        raise FileProblem(f"manifest.json: does not list {', '.join(missing)}")
+    return manifest
+
+
+def _check_archive(path: Path, model: str, outer: Manifest, folder: Path) -> None:
+    """Unpack into `folder`; hold what is inside against the manifest inside, and that against the one outside."""
+    inner = extract_archive(path, folder)
+    try:
+        inner.verify(folder, only=(model,))
+    except FileProblem as error:
+        raise FileProblem(f"{path.name}: inside, {error.message}") from None
+    for key in _DECIDES:
+        if inner.to_dict()[key] != outer.to_dict()[key]:
+            raise FileProblem(f"{path.name}: its own manifest has another {key} than manifest.json")
+    if model in outer.files and inner.files[model] != outer.files[model]:
+        raise FileProblem(f"{path.name}: holds another {model} than the one beside it")
+
+
+def _parity(folder: Path, manifest: Manifest, photos: Path | None) -> dict[str, Any]:
+    spec, onnx = manifest.image_spec, folder / ONNX / ONNX
+    images = pictures.photos_in(photos, spec) if photos is not None else pictures.drawn(spec)
+    roads = [onnx_road(onnx), torchscript_road(folder / TORCHSCRIPT / TORCHSCRIPT)]
+    return parity.compare_roads(roads, images, manifest.curve) | {"curve": parity.compare_curve(onnx, manifest.curve)}

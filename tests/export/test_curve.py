@@ -1,0 +1,57 @@
+"""The curve as torch and as ONNX gives what `detector.CalibrationCurve` gives, for the same raw probability in."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from detector import CalibrationCurve
+from export.curve import Curve
+from export.onnx_model import curve_to_onnx, extract_curve
+from export.parity import compare_curve, curve_points
+from tests.conftest import steep_curve
+from tests.export.test_slope import steep_curves
+
+CURVES = {
+    "two knots": CalibrationCurve.identity(),
+    "a constant": CalibrationCurve(np.array([0.25, 0.75]), np.array([0.4, 0.4])),
+    "float-wide steps": CalibrationCurve.from_knots(*steep_curve()),
+    "a thousand knots": CalibrationCurve.from_knots(
+        np.sort(np.random.default_rng(1).random(1000)), np.sort(np.random.default_rng(2).random(1000))
+    ),
+}
+
+
+@settings(max_examples=200, deadline=None)
+@given(steep_curves(), st.lists(st.floats(0, 1, width=32), min_size=1, max_size=20))
+def test_torch_gives_what_numpy_gives(curve, raw):
+    p = np.concatenate([np.array(raw, np.float32), curve_points(curve)])
+    assert Curve(curve)(torch.from_numpy(p)).numpy() == pytest.approx(curve(p), abs=1e-6, nan_ok=True)
+
+
+@pytest.mark.parametrize("name", CURVES)
+def test_onnx_gives_what_numpy_gives_at_every_knot_beside_it_and_at_the_ends(name):
+    curve = CURVES[name]
+    session = onnxruntime.InferenceSession(curve_to_onnx(curve, 18).SerializeToString())
+    p = curve_points(curve)
+    found = session.run(None, {"raw_prob": p})[0]
+    assert found == pytest.approx(curve(p), abs=1e-6, nan_ok=True)
+    assert np.isnan(found).sum() == np.isnan(p).sum() == 1
+
+
+def test_nan_stays_nan_wherever_it_is_in_a_vector(artifacts):
+    """Vectorised clips may drop a NaN in full lanes and keep it in the rest."""
+    session = onnxruntime.InferenceSession(extract_curve(artifacts / "model.onnx").SerializeToString())
+    for n, at in [(n, at) for n in (1, 3, 8, 17) for at in range(n)]:
+        p = np.full(n, 0.5, np.float32)
+        p[at] = np.nan
+        assert np.isnan(session.run(None, {"raw_prob": p})[0]).tolist() == [i == at for i in range(n)]
+
+
+def test_the_comparison_sees_another_curve(artifacts):
+    shipped = CalibrationCurve.identity()
+    assert compare_curve(artifacts / "model.onnx", shipped)["error"] > 1e-3
