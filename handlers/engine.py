@@ -1,0 +1,99 @@
+"""What runs the scoring graph: ONNX Runtime or TorchScript behind one interface, chosen by what the archive holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detector.errors import FileProblem
+from detector.manifest import Manifest
+from detector.scorer import open_session
+
+ONNX_MODEL, TORCHSCRIPT_MODEL = "model.onnx", "model.pt"
+Array = NDArray[np.float32]
+
+
+class Scores(NamedTuple):
+    """Outputs of the scoring graph: logit, raw and calibrated probability, float32[N] each, and, when it was asked for, the
+    class-activation map, float32[N, h, w]."""
+
+    logit: Array
+    raw_prob: Array
+    calibrated_prob: Array
+    heatmap: Array | None
+
+
+class Engine(Protocol):
+    """A loaded model. `device` is "cpu" or "cuda:N"; `manifest` is the verified one that lay beside the model."""
+
+    manifest: Manifest
+    device: str
+
+    def run(self, images: NDArray[np.uint8], *, heatmap: bool = False) -> Scores:
+        """Score uint8[N, H, W, 3] from `decode_image`."""
+
+
+def load_engine(directory: Path, *, device: str = "cpu", threads: int = 0) -> Engine:
+    """Load the one model in `directory` after holding it against the SHA-256 in the `manifest.json` beside it.
+
+    threads: per operator; 0 leaves it to the runtime, which takes every CPU.
+    Raises `FileProblem` when the manifest or the model is missing, changed or can't be loaded, or the device is not there.
+    """
+    manifest = Manifest.load(directory / "manifest.json")
+    found = [name for name in (ONNX_MODEL, TORCHSCRIPT_MODEL) if (directory / name).is_file()]
+    if len(found) != 1:
+        raise FileProblem(f"the archive must hold either {ONNX_MODEL} or {TORCHSCRIPT_MODEL}; it holds {len(found)} of them")
+    manifest.verify(directory, only=(found[0],))
+    engine = OnnxEngine if found[0] == ONNX_MODEL else TorchScriptEngine
+    return engine(directory / found[0], manifest, device=device, threads=threads)
+
+
+class OnnxEngine:
+    """`model.onnx`, which holds the whole graph, in ONNX Runtime. Imports no torch."""
+
+    def __init__(self, path: Path, manifest: Manifest, *, device: str = "cpu", threads: int = 0) -> None:
+        self.manifest = manifest
+        self.device = device
+        self._session = open_session(path, device=device, threads=threads)
+
+    def run(self, images: NDArray[np.uint8], *, heatmap: bool = False) -> Scores:
+        """Score uint8[N, H, W, 3] from `decode_image`."""
+        names = ["logit", "raw_prob", "calibrated_prob"] + (["heatmap"] if heatmap else [])
+        logit, raw_prob, calibrated_prob, *rest = self._session.run(names, {"images": images})
+        return Scores(logit, raw_prob, calibrated_prob, rest[0] if heatmap else None)
+
+
+class TorchScriptEngine:
+    """`model.pt`, which stops at logit and heatmap, in torch; sigmoid and the manifest's curve are applied here."""
+
+    def __init__(self, path: Path, manifest: Manifest, *, device: str = "cpu", threads: int = 0) -> None:
+        import torch
+
+        self.manifest = manifest
+        self.device = device
+        self._torch = torch
+        if device != "cpu" and not torch.cuda.is_available():
+            raise FileProblem(f"device {device} was asked for, and torch finds no usable GPU; use --device cpu")
+        if threads:
+            torch.set_num_threads(threads)
+        try:
+            module: torch.jit.ScriptModule = torch.jit.load(str(path), map_location=device)  # type: ignore[no-untyped-call]
+        except (RuntimeError, ValueError) as error:
+            reason = str(error).replace(str(path), path.name).strip().splitlines()[0]
+            raise FileProblem(f"{path.name}: torch can't load it ({reason})") from None
+        self._module = module.eval()
+
+    def run(self, images: NDArray[np.uint8], *, heatmap: bool = False) -> Scores:
+        """Score uint8[N, H, W, 3] from `decode_image`."""
+        with self._torch.inference_mode():
+            logit, maps = self._module(self._torch.from_numpy(images).to(self.device))
+            raw_prob = self._torch.sigmoid(logit).cpu().numpy()
+        return Scores(
+            logit=logit.cpu().numpy(),
+            raw_prob=raw_prob,
+            calibrated_prob=self.manifest.curve(raw_prob),
+            heatmap=maps.cpu().numpy() if heatmap else None,
+        )

@@ -1,0 +1,123 @@
+"""The handler's core: one answer for each request, and a failure that stays with the request that caused it."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import numpy as np
+import pytest
+
+from detector.scorer import Scorer
+from handlers.core import Core, Item
+from handlers.engine import Scores
+from tests.conftest import encode
+
+
+@pytest.fixture
+def core(onnx_engine) -> Core:
+    return Core(onnx_engine)
+
+
+def item(data: object, key: str = "data", request_id: str = "r", **inputs: object) -> Item:
+    return Item({key: data, **inputs}, request_id)
+
+
+def test_a_batch_is_answered_in_order_with_the_scorers_verdicts(core, photos, artifacts):
+    scorer = Scorer(artifacts / "model.onnx", threads=1)
+    answers = core.answer([item(p, request_id=str(i)) for i, p in enumerate(photos)])
+    for i, (answer, photo) in enumerate(zip(answers, photos, strict=True)):
+        expected = scorer.score(photo).to_dict()
+        assert answer.status == 200
+        assert answer.body["request_id"] == str(i)
+        assert set(answer.body) == set(expected) | {"request_id"}
+        for key in ("ok", "prediction", "used_calibrator", "threshold", "model", "model_device"):
+            assert answer.body[key] == expected[key]
+        assert answer.body["logit"] == pytest.approx(expected["logit"], abs=1e-4)
+        assert answer.body["calibrated"] == pytest.approx(expected["calibrated"], abs=1e-3)
+
+
+def test_bad_requests_fail_alone_with_their_own_code_and_status(core, photos):
+    wide = encode(np.zeros((1, 1, 3), np.uint8))
+    wide = wide[:16] + (60_000).to_bytes(4, "big") * 2 + wide[24:]
+    batch = {
+        "good": item(photos[0]),
+        "image_too_large": item(wide),
+        "truncated_image": item(photos[1][: len(photos[1]) // 2]),
+        "unsupported_format": item(b"GIF89a" + bytes(64)),
+        "empty_image": item(b""),
+        "missing_image": item(photos[1], key="photo"),
+        "body_too_large": item(bytes(16 * 2**20 + 1)),
+        "bad_parameter": item(photos[1], use_calib=b"perhaps"),
+        "good too": item(photos[2], key="body"),
+    }
+    statuses = [200, 413, 422, 415, 400, 400, 413, 400, 200]
+    answers = core.answer(list(batch.values()))
+    for name, status, answer in zip(batch, statuses, answers, strict=True):
+        assert answer.status == status
+        assert answer.body["ok"] is (status == 200)
+        assert answer.body["request_id"] == "r"
+        if status != 200:
+            assert answer.body["error"]["code"] == name
+            assert answer.body["status"] == status
+            assert answer.body["error"]["message"]
+    alone = core.answer([batch["good"], batch["good too"]])
+    assert [answers[0].body["logit"], answers[-1].body["logit"]] == pytest.approx([a.body["logit"] for a in alone], abs=1e-4)
+
+
+def test_a_body_of_exactly_the_limit_is_still_looked_at(core):
+    assert core.answer([item(bytes(16 * 2**20))])[0].body["error"]["code"] == "unsupported_format"
+
+
+@pytest.mark.parametrize("value", [b"0", bytearray(b"0"), "0", b"false", b" No "])
+def test_use_calib_off_gives_the_raw_probability(core, photos, value):
+    body = core.answer([item(photos[0], use_calib=value)])[0].body
+    assert body["used_calibrator"] is False
+    assert body["calibrated"] == body["raw_prob"]
+
+
+@pytest.mark.parametrize("inputs", [{}, {"use_calib": b"1"}, {"use_calib": "true"}])
+def test_the_calibrated_probability_is_the_default(core, photos, inputs):
+    assert core.answer([item(photos[0], **inputs)])[0].body["used_calibrator"] is True
+
+
+def test_bytes_text_and_nonsense_as_a_body_never_raise(core):
+    codes = [core.answer([item(value)])[0].body["error"]["code"] for value in (bytearray(b"x"), "text", {"a": 1}, None, 7)]
+    assert codes == ["unsupported_format", "unsupported_format", "missing_image", "missing_image", "missing_image"]
+
+
+class Failing:
+    """An engine that runs out of memory on batches above one photo, and loses its senses on black ones."""
+
+    def __init__(self, engine) -> None:
+        self.manifest, self.device, self._engine = engine.manifest, engine.device, engine
+
+    def run(self, images, *, heatmap=False) -> Scores:
+        if len(images) > 1:
+            raise RuntimeError("CUDA out of memory in /home/somebody/secret.py")
+        scores = self._engine.run(images, heatmap=heatmap)
+        return scores._replace(logit=np.full_like(scores.logit, np.nan)) if not images.any() else scores
+
+
+def test_a_failure_of_ours_is_a_500_that_tells_nothing_and_a_log_that_tells_all(onnx_engine, photos, caplog):
+    core = Core(Failing(onnx_engine))
+    with caplog.at_level(logging.ERROR, "unmask"):
+        answers = core.answer([item(photos[0], request_id="first"), item(photos[1]), item(b"no photo")])
+    assert [a.status for a in answers] == [500, 500, 415]
+    assert answers[0].body["error"]["code"] == "internal_error"
+    assert not any(word in json.dumps(answers[0].body) for word in ("CUDA", "secret", "Traceback", "RuntimeError"))
+    assert "first" in caplog.text
+    assert "secret.py" in caplog.text
+    assert core.answer([item(photos[0])])[0].status == 200
+
+
+def test_no_label_is_made_of_nan(onnx_engine):
+    black = encode(np.zeros((64, 64, 3), np.uint8))
+    answer = Core(Failing(onnx_engine)).answer([item(black)])[0]
+    assert answer.status == 500
+    assert answer.body["error"]["code"] == "model_output_error"
+    json.dumps(answer.body, allow_nan=False)
+
+
+def test_an_empty_batch_is_no_work(core):
+    assert core.answer([]) == []

@@ -1,0 +1,47 @@
+"""The adapter to TorchServe, with TorchServe's own context; the real server's tests cover the rest of it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from detector import FileProblem
+from handlers.service import Service, _device
+
+context_module = pytest.importorskip("ts.context")
+
+
+def test_a_worker_that_imported_another_detector_than_the_archives_refuses(archives, monkeypatch, tmp_path):
+    reason = tmp_path / "reason.txt"
+    monkeypatch.setenv("UNMASK_LOAD_ERROR", str(reason))
+    context = context_module.Context("detector", str(archives["onnx"]), {}, 4, None, "0.12.0")
+    with pytest.raises(FileProblem, match="PYTHONPATH"):
+        Service().initialize(context)
+    assert "PYTHONPATH" in reason.read_text()
+
+
+def test_each_request_of_a_batch_gets_its_own_status_type_and_id(archives, monkeypatch, photos):
+    monkeypatch.setattr("detector.__file__", str(archives["onnx"] / "detector" / "__init__.py"))
+    monkeypatch.delenv("UNMASK_LOAD_ERROR", raising=False)
+    context = context_module.Context("detector", str(archives["onnx"]), {}, 4, None, "0.12.0")
+    service = Service()
+    service.initialize(context)
+    context.request_ids = {0: "a", 1: "b"}
+    context.request_processor = [context_module.RequestProcessor({}) for _ in range(2)]
+    bodies = [json.loads(b) for b in service.handle([{"body": bytearray(photos[0])}, {"data": bytearray(b"x")}], context)]
+    assert [b["request_id"] for b in bodies] == ["a", "b"]
+    assert [context.get_response_status(i)[0] for i in range(2)] == [200, 415]
+    assert {context.get_response_content_type(i) for i in range(2)} == {"application/json"}
+
+
+@pytest.mark.parametrize(
+    ("gpu", "wanted", "device"), [(None, None, "cpu"), (1, "cpu", "cpu"), (1, None, "cuda:1"), (0, "cuda", "cuda:0")]
+)
+def test_the_model_runs_on_the_gpu_that_torchserve_dealt(gpu, wanted, device):
+    assert _device(gpu, wanted) == device
+
+
+def test_a_gpu_that_torchserve_does_not_find_is_not_made_a_cpu_in_silence():
+    with pytest.raises(FileProblem, match="nvidia-smi"):
+        _device(None, "cuda")
