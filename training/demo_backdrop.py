@@ -22,9 +22,9 @@ def draw_backdrop(rng: np.random.Generator, x: Plane, y: Plane) -> Picture:
     `x` and `y` are float32[H, W] picture coordinates in [-1, 1]. Returns linear light, float32[H, W, 3].
     """
     size = x.shape[0]
-    kind = rng.choice([_wall, _bricks, _leaves, _lights, _shelf, _window])
+    kind = (_wall, _wall, _bricks, _leaves, _lights, _shelf, _window)[rng.integers(7)]
     picture = kind(rng, x, y)
-    picture = gaussian_filter(picture, (*[size * rng.uniform(0.004, 0.022)] * 2, 0))
+    picture = gaussian_filter(picture, (*[size * rng.uniform(0.012, 0.030)] * 2, 0))
     angle = rng.uniform(0, 2 * np.pi)
     light = 1 + rng.uniform(0, 0.45) * (np.cos(angle) * x + np.sin(angle) * y)
     return np.asarray(picture * light[..., None] * rng.uniform(0.6, 1.15), np.float32)
@@ -35,7 +35,7 @@ def _flat(rng: np.random.Generator, x: Plane, palette: list[tuple[float, float, 
 
 
 def _wall(rng: np.random.Generator, x: Plane, y: Plane) -> Picture:
-    tone = 1 + 0.10 * clouds(rng, x.shape[0], 3) + rng.uniform(0.02, 0.12) * noise(rng, x.shape[0], x.shape[0] / 2)
+    tone = 1 + 0.10 * clouds(rng, x.shape, 3) + rng.uniform(0.02, 0.12) * noise(rng, x.shape, x.shape[1] / 2)
     return _flat(rng, x, WALLS) * np.clip(tone, 0.2, 2)[..., None]
 
 
@@ -44,7 +44,7 @@ def _bricks(rng: np.random.Generator, x: Plane, y: Plane) -> Picture:
     row = np.floor(y / height)
     across = x / (2.3 * height) + 0.5 * (row % 2)
     joint = np.minimum(np.abs(y / height - row - 0.5), 2.3 * np.abs(across - np.floor(across) - 0.5))
-    shade = 1 + 0.25 * np.sin(row * 12.9 + np.floor(across) * 78.2) + 0.12 * noise(rng, x.shape[0], x.shape[0] / 3)
+    shade = 1 + 0.25 * np.sin(row * 12.9 + np.floor(across) * 78.2) + 0.12 * noise(rng, x.shape, x.shape[1] / 3)
     picture = _flat(rng, x, [(0.62, 0.36, 0.28), (0.78, 0.74, 0.70), (0.48, 0.42, 0.40)]) * shade[..., None]
     paint(picture, step(joint, 0.42, 0.47), colour(0.62, 0.60, 0.57))
     return picture
@@ -52,15 +52,15 @@ def _bricks(rng: np.random.Generator, x: Plane, y: Plane) -> Picture:
 
 def _leaves(rng: np.random.Generator, x: Plane, y: Plane) -> Picture:
     picture = _flat(rng, x, LEAVES)
-    for cells in (7, 12, 20, 30):
-        paint(picture, step(noise(rng, x.shape[0], cells), 0.3, 0.7), pick_colour(rng, LEAVES) * rng.uniform(0.5, 1.8))
-    paint(picture, step(noise(rng, x.shape[0], 9), 1.2, 1.6), colour(0.80, 0.86, 0.84))
+    for cells in (6, 11, 20, 30):
+        paint(picture, step(noise(rng, x.shape, cells), 0.3, 0.7), pick_colour(rng, LEAVES) * rng.uniform(0.5, 1.8))
+    paint(picture, step(noise(rng, x.shape, 9), 1.2, 1.6), colour(0.80, 0.86, 0.84))
     return picture
 
 
 def _lights(rng: np.random.Generator, x: Plane, y: Plane) -> Picture:
     picture = _flat(rng, x, [(0.10, 0.12, 0.18), (0.18, 0.14, 0.14), (0.22, 0.26, 0.30)])
-    picture *= (1 + 0.3 * clouds(rng, x.shape[0], 3)).clip(0.2)[..., None]
+    picture *= (1 + 0.3 * clouds(rng, x.shape, 3)).clip(0.2)[..., None]
     for _ in range(rng.integers(8, 20)):
         lamp = pick_colour(rng, [(0.95, 0.75, 0.45), (0.60, 0.75, 0.95), (0.95, 0.50, 0.40), (0.85, 0.85, 0.80)])
         radius = rng.uniform(0.04, 0.14)
@@ -102,7 +102,7 @@ def draw_clothes(rng: np.random.Generator, picture: Picture, u: Plane, v: Plane,
     paint(picture, neck, skin * np.clip(under_chin, 0.1, 1)[..., None])
     slope, top = rng.uniform(0.28, 0.45), rng.uniform(1.22, 1.36)
     cloth = pick_colour(rng, CLOTHES, 0.05)
-    folds = 1 + 0.22 * noise(rng, size, 7, 4) + 0.06 * noise(rng, size, size / 3)
+    folds = 1 + 0.22 * noise(rng, u.shape, 7, 4) + 0.06 * noise(rng, u.shape, size / 3)
     fabric = np.broadcast_to(cloth, (*u.shape, 3)) * np.clip(folds, 0.3, 1.8)[..., None]
     pattern = rng.random()
     if pattern < 0.35:

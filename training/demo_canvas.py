@@ -47,21 +47,32 @@ def step(x: Plane, low: float, high: float) -> Plane:
     return t * t * (3 - 2 * t)
 
 
-def noise(rng: np.random.Generator, size: int, cells: float, cells_y: float | None = None) -> Plane:
-    """Smooth random field, mean 0 and deviation near 1, with about `cells` blobs across (and `cells_y` down)."""
-    across, down = max(2, round(cells)), max(2, round(cells if cells_y is None else cells_y))
+def noise(rng: np.random.Generator, shape: tuple[int, ...], cells: float, cells_y: float | None = None) -> Plane:
+    """Smooth random field, mean 0 and deviation near 1, with about `cells` blobs across (and `cells_y` down, or as wide as high)."""
+    height, width = shape
+    across, down = max(2, round(cells)), max(2, round(cells * height / width if cells_y is None else cells_y))
     grid = rng.standard_normal((down, across), dtype=np.float32) * np.float32(1.4)
-    return np.asarray(Image.fromarray(grid).resize((size, size), Image.Resampling.BICUBIC))
+    return np.asarray(Image.fromarray(grid).resize((width, height), Image.Resampling.BICUBIC))
 
 
-def clouds(rng: np.random.Generator, size: int, cells: float, octaves: int = 3) -> Plane:
+def clouds(rng: np.random.Generator, shape: tuple[int, ...], cells: float, octaves: int = 3) -> Plane:
     """Sum of `octaves` random fields, each twice as fine and half as strong."""
-    total = noise(rng, size, cells)
+    total = noise(rng, shape, cells)
     for octave in range(1, octaves):
-        total = total + noise(rng, size, cells * 2**octave) / np.float32(2**octave)
+        total = total + noise(rng, shape, cells * 2**octave) / np.float32(2**octave)
     return total
+
+
+def window(shape: NDArray[np.bool_]) -> tuple[slice, slice]:
+    """The smallest rectangle that holds a shape; empty where there is none. Small things are drawn in it, eight times faster."""
+    rows, columns = shape.any(axis=1).nonzero()[0], shape.any(axis=0).nonzero()[0]
+    if not rows.size:
+        return slice(0, 0), slice(0, 0)
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
 
 def paint(picture: Picture, mask: Plane, paint_colour: Colour | Picture) -> None:
     """Cover the picture, in place, with a colour or another picture where the mask says so."""
-    picture += mask[..., None] * (paint_colour - picture)
+    here = window(mask > 0.004)
+    cover = paint_colour[here] if paint_colour.ndim == 3 else paint_colour
+    picture[here] += mask[here][..., None] * (cover - picture[here])

@@ -1,0 +1,73 @@
+"""`python -m training`: train a detector, or draw the demo set."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from detector import cli
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m training", description=__doc__, allow_abbrev=False)
+    commands = parser.add_subparsers(dest="command", required=True)
+    _add_fit(commands)
+    _add_demo_data(commands)
+    arguments = parser.parse_args(argv)
+    return cli.run(lambda: int(arguments.call(arguments)))
+
+
+def _add_fit(commands: Any) -> None:
+    from training.options import add_fit_arguments
+
+    parser = commands.add_parser(
+        "fit",
+        help="train, calibrate and evaluate a detector",
+        description="Train a detector on labelled photos, calibrate it, and write a run folder with a report.",
+        allow_abbrev=False,
+    )
+    add_fit_arguments(parser)
+    parser.set_defaults(call=_fit)
+
+
+def _fit(arguments: argparse.Namespace) -> int:
+    from training.options import FitOptions
+
+    options = FitOptions.from_arguments(arguments)
+    from training.fit import fit  # after the options are known to be good: torch takes seconds to import
+
+    metrics = fit(options)
+    if metrics:  # empty in all processes but the first
+        from training.report import summary
+
+        print(summary(metrics, options.out))
+    return 0
+
+
+def _add_demo_data(commands: Any) -> None:
+    parser = commands.add_parser(
+        "demo-data",
+        help="draw the embedded demo set",
+        description="Draw labelled portraits, photographed and forged, with code alone.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("directory", type=Path, metavar="DIR", help="where Train/ and Validation/ are written")
+    parser.add_argument("--count", type=int, default=None, help="photos in all")
+    parser.add_argument("--size", type=int, default=None, help="height and width in pixels")
+    parser.add_argument("--seed", type=int, default=0, help="the same seed draws the same photos (%(default)s)")
+    parser.set_defaults(call=_demo_data)
+
+
+def _demo_data(arguments: argparse.Namespace) -> int:
+    from training.demo_data import generate
+
+    sizes = {name: value for name in ("count", "size") if (value := getattr(arguments, name)) is not None}
+    generate(arguments.directory, seed=arguments.seed, progress=True, **sizes)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""Where and how precisely to compute: `accelerate` set up from the options."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import torch
+from accelerate import Accelerator, DataLoaderConfiguration, InitProcessGroupKwargs, PartialState
+
+from detector.errors import UsageError
+from training.options import FitOptions
+
+# While the first process decodes a large folder the others wait.
+_WAIT = timedelta(hours=6)
+
+
+def make_accelerator(options: FitOptions) -> Accelerator:
+    """One process on one device, or this one of those that `accelerate launch` started.
+
+    A batch is divided among processes, so that a run means the same on any number of them. Raises `UsageError` when the device
+    is not there or can't do the precision asked for.
+    """
+    found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not found.get(options.device, True):
+        raise UsageError(f"--device {options.device}: there is none on this machine; cpu and auto always work")
+    cpu = options.device == "cpu"
+    init = InitProcessGroupKwargs(timeout=_WAIT)
+    state = PartialState(cpu=cpu, timeout=_WAIT)
+    kind = state.device.type
+    if options.device not in ("auto", kind):
+        raise UsageError(f"--device {options.device}: accelerate was launched for {kind}")
+    accelerator = Accelerator(
+        cpu=cpu,
+        mixed_precision=precision(options.amp, kind),
+        dataloader_config=DataLoaderConfiguration(split_batches=True, non_blocking=kind == "cuda"),
+        kwargs_handlers=[init],
+    )
+    if options.batch_size % accelerator.num_processes:
+        raise UsageError(
+            f"--batch-size {options.batch_size} can't be divided among {accelerator.num_processes} processes; give a multiple"
+        )
+    if kind == "cuda":  # the same command twice gives the same metrics, for some speed
+        torch.backends.cudnn.benchmark = False
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    return accelerator
+
+
+def precision(amp: str, kind: str) -> str:
+    """`no`, `fp16` or `bf16` on a device of this kind. Raises `UsageError` for one it can't do."""
+    has_bf16 = torch.cuda.is_bf16_supported() if kind == "cuda" else kind == "cpu" and _cpu_has_bf16()
+    if amp == "auto":
+        return "bf16" if has_bf16 else "fp16" if kind == "cuda" else "no"
+    if amp == "bf16" and not has_bf16:
+        raise UsageError(f"--amp bf16: this {kind} device has no bfloat16 instructions; use --amp auto or leave it out")
+    if amp == "fp16" and kind != "cuda":
+        raise UsageError(f"--amp fp16 needs CUDA and this is {kind}; use --amp auto or leave it out")
+    return amp
+
+
+def _cpu_has_bf16() -> bool:
+    return any(value is True and name.endswith("bf16") for name, value in torch.cpu.get_capabilities().items())

@@ -1,0 +1,231 @@
+"""The training loop: epochs of optimiser steps, each judged on the tuning photos, each one resumable."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from accelerate.utils import broadcast
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from detector.errors import UnmaskError
+from detector.spec import ImageSpec
+from training.loader import normalise
+from training.metrics import roc_auc
+from training.models import DetectorNet, ModelConfig, build_model
+from training.options import FitOptions
+
+LR_FACTOR = 0.25
+SHOW_EVERY = 8  # steps between updates of the progress bar: reading the loss makes the processor wait for a GPU
+
+
+class Diverged(UnmaskError):
+    """The loss is no longer a number."""
+
+    code = "diverged"
+
+
+@dataclass
+class State:
+    """How far a run is. history: one row of plain numbers per finished epoch. best: the row that was best on the tuning
+    photos, best_weights: the network then. stale: epochs since. speed: seconds and photos per second of each epoch."""
+
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best: dict[str, Any] = field(default_factory=dict)
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+    stale: int = 0
+    speed: list[dict[str, float]] = field(default_factory=list)
+
+
+class Trainer:
+    """Trains one network. Every epoch draws its randomness from (seed, epoch, process), so a run that was stopped after any
+    epoch goes on exactly as it would have."""
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        model: DetectorNet,
+        config: ModelConfig,
+        fit: DataLoader,
+        tune: DataLoader,
+        tune_labels: NDArray[np.int64],
+        options: FitOptions,
+    ) -> None:
+        self.accelerator = accelerator
+        self.options = options
+        self.spec = options.image_spec
+        self.tune_labels = tune_labels
+        optimizer = AdamW(model.parameters(), lr=options.lr, weight_decay=options.weight_decay)
+        self.scheduler = ReduceLROnPlateau(optimizer, mode="max", threshold=0, factor=LR_FACTOR, patience=options.lr_patience)
+        self.model, self.optimizer, self.fit, self.tune = accelerator.prepare(
+            model.to(memory_format=torch.channels_last), optimizer, fit, tune
+        )
+        self.judge = Judge(accelerator, config, self.spec)
+        self.state = State()
+
+    def run(self, after_epoch: Callable[[], None]) -> State:
+        """Train until the last epoch or until none has been better for `patience`; `after_epoch` is called after each."""
+        while len(self.state.history) < self.options.epochs and self.state.stale < self.options.patience:
+            self._epoch(len(self.state.history) + 1)
+            after_epoch()
+        return self.state
+
+    def weights(self) -> dict[str, Tensor]:
+        """A copy of the network's tensors on the CPU; the first process's where there are several."""
+        tensors = self.accelerator.unwrap_model(self.model).state_dict()
+        if self.accelerator.num_processes > 1:  # batch norm's running means differ between processes
+            tensors = broadcast({k: v.clone() for k, v in tensors.items()})
+        return {k: v.detach().to("cpu", copy=True) for k, v in tensors.items()}
+
+    def _epoch(self, number: int) -> None:
+        start = time.perf_counter()
+        torch.manual_seed(_epoch_seed(self.options.seed, number, self.accelerator.process_index))
+        bar = tqdm(
+            total=len(self.fit),
+            desc=f"epoch {number}/{self.options.epochs}",
+            unit="batch",
+            disable=not self.accelerator.is_main_process,
+        )
+        with bar:
+            loss, auc, waited = self._steps(number, bar)
+            seconds = time.perf_counter() - start
+            weights = self.weights()
+            self.judge.load(weights)
+            logits = self.judge.logits(self.tune)
+            row = {
+                "epoch": number,
+                "lr": float(self.optimizer.param_groups[0]["lr"]),
+                "train_loss": loss,
+                "train_auc": auc,
+                "tune_loss": _loss(logits, self.tune_labels),
+                "tune_auc": _auc(logits, self.tune_labels),
+            }
+            bar.set_postfix_str(f"loss {loss:.4f}, tune loss {row['tune_loss']:.4f}, tune AUC {row['tune_auc']:.4f}")
+        seen = len(self.fit) * self.fit.total_batch_size
+        self.state.speed.append(
+            {
+                "seconds": time.perf_counter() - start,
+                "images_per_second": seen / seconds,
+                "waiting_for_photos": waited / seconds,
+            }
+        )
+        self._record(row, weights)
+
+    def _steps(self, number: int, bar: tqdm) -> tuple[float, float, float]:
+        """One pass over the fitting photos: mean loss, AUC (under augmentation and dropout), seconds spent waiting."""
+        self.model.train()
+        self.fit.set_epoch(number)
+        losses, scores, truths = [], [], []
+        waited, asked = 0.0, time.perf_counter()
+        for step, (images, labels, _) in enumerate(self.fit):
+            waited += time.perf_counter() - asked
+            logits = self.model(normalise(images, self.spec)).float()
+            loss = F.binary_cross_entropy_with_logits(logits, labels)
+            self.accelerator.backward(loss)
+            self.accelerator.clip_grad_norm_(self.model.parameters(), self.options.clip)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            losses.append(loss.detach())
+            scores.append(logits.detach())
+            truths.append(labels)
+            bar.update()
+            if step % SHOW_EVERY == 0:
+                bar.set_postfix_str(f"loss {torch.stack(losses[-SHOW_EVERY:]).mean():.4f}")
+            asked = time.perf_counter()
+        gathered = self.accelerator.gather((torch.stack(losses), torch.cat(scores), torch.cat(truths)))
+        loss_mean, logits, labels = (value.cpu() for value in gathered)
+        if not torch.isfinite(logits).all():
+            raise Diverged(f"the loss is not a number in epoch {number}; use a lower --lr, or train without --amp")
+        return float(loss_mean.mean()), _auc(logits.numpy(), labels.numpy().astype(np.int64)), waited
+
+    def _record(self, row: dict[str, Any], weights: dict[str, Tensor]) -> None:
+        state = self.state
+        state.history.append(row)
+        self.scheduler.step(row["tune_auc"])
+        if not state.best or _rank(row) > _rank(state.best):
+            state.best, state.best_weights, state.stale = row, weights, 0
+        else:
+            state.stale += 1
+
+    def resume_values(self) -> dict[str, Any]:
+        """What a checkpoint needs besides the weights for the run to go on; tensors and plain values only."""
+        scaler = self.accelerator.scaler
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "scaler": scaler.state_dict() if scaler is not None else {},
+            **vars(self.state),
+        }
+
+    def restore(self, weights: dict[str, Tensor], values: dict[str, Any]) -> None:
+        """Go on from `resume_values` and the weights they were saved with."""
+        values = dict(values)
+        self.accelerator.unwrap_model(self.model).load_state_dict(weights)
+        self.optimizer.load_state_dict(values.pop("optimizer"))
+        self.scheduler.load_state_dict(values.pop("scheduler"))
+        scaler = values.pop("scaler")
+        if scaler and self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(scaler)
+        self.state = State(**values)
+
+
+class Judge:
+    """A second copy of the network that scores in full precision, as it will be served, whatever it is trained in."""
+
+    def __init__(self, accelerator: Accelerator, config: ModelConfig, spec: ImageSpec) -> None:
+        self.accelerator = accelerator
+        self.spec = spec
+        self.model = build_model(config).to(memory_format=torch.channels_last).to(accelerator.device).eval()
+
+    def load(self, weights: dict[str, Tensor]) -> None:
+        """Take these weights."""
+        self.model.load_state_dict(weights)
+
+    def logits(self, loader: DataLoader) -> NDArray[np.float32]:
+        """Logits, float32[n], in order of row, of the photos that a prepared loader gives, once each."""
+        rows, logits = [], []
+        with torch.inference_mode():
+            for images, _, row in loader:
+                out, where = self.accelerator.gather((self.model(normalise(images, self.spec)), row))
+                logits.append(out.cpu().numpy())
+                rows.append(where.cpu().numpy())
+        # Processes get equally many photos, so some come twice.
+        _, first = np.unique(np.concatenate(rows), return_index=True)
+        return np.concatenate(logits)[first]
+
+
+def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Raw probabilities as the exported graph computes them, float32."""
+    return torch.from_numpy(logits).sigmoid().numpy()
+
+
+def _rank(row: dict[str, Any]) -> tuple[float, float]:
+    """What makes an epoch better: ranking, which calibration can't mend, and the loss where that is equal."""
+    return row["tune_auc"], -row["tune_loss"]
+
+
+def _loss(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
+    value = float(F.binary_cross_entropy_with_logits(torch.from_numpy(logits), torch.from_numpy(labels).float()))
+    if not math.isfinite(value):
+        raise Diverged("the loss on the tuning photos is not a number; use a lower --lr, or train without --amp")
+    return value
+
+
+def _auc(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
+    return float(roc_auc(labels, logits.astype(np.float64), np.ones((1, len(labels))))[0])
+
+
+def _epoch_seed(seed: int, epoch: int, process: int) -> int:
+    return int(np.random.default_rng([seed, epoch, process]).integers(2**62))

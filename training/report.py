@@ -1,0 +1,82 @@
+"""The report: one HTML page that needs nothing else, and its plots as PNG files beside it."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment
+from numpy.typing import NDArray
+
+from training import plots
+from training.report_page import PAGE
+
+RANKING = (("auc", "ROC AUC"), ("average_precision", "Average precision"))
+DECISIONS = (("accuracy", "Accuracy"), ("precision", "Precision"), ("recall", "Recall"), ("f1", "F1"))
+PROBABILITIES = (("brier", "Brier score"), ("log_loss", "Log-loss"), ("ece", "Calibration error (ECE)"))
+PARTS = {"fit": "fitted on", "tune": "tuned on", "calibrate": "calibrated on", "validation": "reported on"}
+
+
+def write_report(
+    directory: Path,
+    metrics: dict[str, Any],
+    labels: NDArray[np.int64],
+    raw: NDArray[np.float32],
+    calibrated: NDArray[np.float32],
+) -> Path:
+    """Write `index.html` and the PNGs from what `metrics.json` holds and the validation scores; returns the page's path."""
+    directory.mkdir(parents=True, exist_ok=True)
+    validation, history, best = metrics["validation"], metrics["history"], metrics["best_epoch"]
+    p, q = raw.astype(np.float64), calibrated.astype(np.float64)
+    drawn = {
+        "loss": plots.curves(history, best, "loss", "loss (cross-entropy)"),
+        "auc": plots.curves(history, best, "auc", "AUC"),
+        "roc": plots.roc(labels, p, validation["auc"]),
+        "confusion": plots.confusion_matrix(validation["confusion"]),
+        "reliability": plots.reliability(labels, p, q),
+    }
+    images = {}
+    for name, plot in drawn.items():
+        light = plots.render(plot)
+        (directory / f"{name}.png").write_bytes(light)
+        images[name] = {"light": _inline(light), "dark": _inline(plots.render(plot, dark=True))}
+    page = directory / "index.html"
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["interval"] = _interval
+    page.write_text(
+        environment.from_string(PAGE).render(
+            m=metrics,
+            v=validation,
+            images=images,
+            parts=PARTS,
+            ranking=RANKING,
+            decisions=DECISIONS,
+            probabilities=PROBABILITIES,
+        ),
+        encoding="utf-8",
+    )
+    return page
+
+
+def summary(metrics: dict[str, Any], out: Path) -> str:
+    """What a person wants to read when training has ended."""
+    v = metrics["validation"]
+    after = f"{v['ece_raw']['value']:.3f} before calibration, {v['ece']['value']:.3f} after"
+    return "\n".join(
+        [
+            f"validation, {v['n']} photos: AUC {_interval(v['auc'])}, accuracy {_interval(v['accuracy'])}",
+            f"calibration error: {after}",
+            f"report: {out / 'report' / 'index.html'}",
+            f"next:   python -m export --run {out} --out artifacts/",
+        ]
+    )
+
+
+def _interval(value: dict[str, float]) -> str:
+    return f"{value['value']:.3f} ({value['low']:.3f}–{value['high']:.3f})"
+
+
+def _inline(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()
