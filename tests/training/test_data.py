@@ -1,0 +1,127 @@
+"""Finding photos, identifying them, dividing them, decoding them once."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from detector import ImageSpec, decode_image
+from detector.errors import UsageError
+from tests.training.conftest import draw
+from training.cache import open_cache
+from training.data import Photo, counts, divide, find_photos, fingerprint
+
+SPEC = ImageSpec(size=24)
+
+
+def test_a_divided_folder_is_found_in_any_letter_case(tmp_path: Path) -> None:
+    for folder, count in [("TRAIN/real", 3), ("TRAIN/FAKE/deeper", 2), ("validation/Real", 1), ("validation/fake", 4)]:
+        draw(tmp_path / folder, count, grain=1, seed=0)
+    found = [(photo.part, photo.label) for photo in find_photos(tmp_path)]
+    assert {kind: found.count(kind) for kind in found} == {
+        ("train", 0): 3,
+        ("train", 1): 2,
+        ("validation", 0): 1,
+        ("validation", 1): 4,
+    }
+
+
+def test_a_flat_folder_is_found_and_litter_passed_over(tmp_path: Path) -> None:
+    draw(tmp_path / "REAL", 2, grain=1, seed=0)
+    draw(tmp_path / "Fake", 1, grain=1, seed=0)
+    for name in (".DS_Store", "Thumbs.db"):
+        (tmp_path / "REAL" / name).write_bytes(b"x")
+    (tmp_path / "README.txt").write_text("about")
+    assert [(p.name, p.label, p.part) for p in find_photos(tmp_path)] == [
+        ("Fake/000.jpg", 1, None),
+        ("REAL/000.jpg", 0, None),
+        ("REAL/001.jpg", 0, None),
+    ]
+
+
+def test_another_layout_is_refused_with_what_was_found_and_what_is_expected(tmp_path: Path) -> None:
+    draw(tmp_path / "train" / "real", 1, grain=1, seed=0)
+    draw(tmp_path / "test" / "real", 1, grain=1, seed=0)
+    with pytest.raises(UsageError) as caught:
+        find_photos(tmp_path)
+    for words in ("test/ (with real/)", "train/ (with real/)", "{Train,Validation}/{Real,Fake}", "{real,fake}"):
+        assert words in caught.value.message
+    with pytest.raises(UsageError, match="no such folder"):
+        find_photos(tmp_path / "nowhere")
+
+
+def test_the_fingerprint_is_of_names_and_contents_and_not_of_the_place(tmp_path: Path) -> None:
+    draw(tmp_path / "a" / "real", 3, grain=1, seed=0)
+    draw(tmp_path / "a" / "fake", 3, grain=9, seed=1)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    first = fingerprint(find_photos(tmp_path / "a"))
+    assert fingerprint(find_photos(tmp_path / "b")) == first
+    (tmp_path / "b" / "real" / "000.jpg").rename(tmp_path / "b" / "real" / "zzz.jpg")
+    renamed = fingerprint(find_photos(tmp_path / "b"))
+    (tmp_path / "b" / "real" / "zzz.jpg").write_bytes((tmp_path / "b" / "real" / "001.jpg").read_bytes())
+    assert len({first, renamed, fingerprint(find_photos(tmp_path / "b"))}) == 3
+
+
+def _photos(train: tuple[int, int], validation: tuple[int, int] | None) -> list[Photo]:
+    parts = [("train" if validation else None, train), *([("validation", validation)] if validation else [])]
+    return [
+        Photo(Path(), f"{part}/{label}/{i:04d}", label, part) for part, n in parts for label in (0, 1) for i in range(n[label])
+    ]
+
+
+def test_parts_share_no_photo_and_keep_the_classes_proportions() -> None:
+    photos = _photos((300, 100), (50, 40))
+    parts = divide(photos, np.ones(len(photos), bool), tune=0.1, calibrate=0.2, seed=3)
+    assert counts(parts, np.array([p.label for p in photos])) == {
+        "fit": {"real": 210, "fake": 70},
+        "tune": {"real": 30, "fake": 10},
+        "calibrate": {"real": 60, "fake": 20},
+        "validation": {"real": 50, "fake": 40},
+    }
+    everything = np.concatenate([rows for _, rows in parts.items()])
+    assert sorted(everything) == list(range(len(photos)))
+    assert all(photos[row].part == "validation" for row in parts.validation)
+
+
+def test_a_fifth_of_a_flat_folder_validates_and_the_seed_says_which() -> None:
+    photos = _photos((200, 100), None)
+    first, again, other = (divide(photos, np.ones(300, bool), tune=0.1, calibrate=0, seed=s).validation for s in (0, 0, 1))
+    assert len(first) == 60
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+
+
+def test_too_few_photos_are_refused_by_class() -> None:
+    photos = _photos((20, 5), (5, 5))
+    with pytest.raises(UsageError, match="5 readable fake photos"):
+        divide(photos, np.ones(len(photos), bool), tune=0.1, calibrate=0.1, seed=0)
+
+
+def test_the_cache_holds_what_decode_image_gives_and_is_made_once(tmp_path: Path) -> None:
+    draw(tmp_path / "real", 4, grain=5, seed=0)
+    draw(tmp_path / "fake", 4, grain=5, seed=1)
+    (tmp_path / "fake" / "001.jpg").write_bytes((tmp_path / "fake" / "001.jpg").read_bytes()[:300])
+    (tmp_path / "fake" / "notes.txt").write_text("not a photo at all")
+    photos = find_photos(tmp_path)
+    cache = open_cache(photos, fingerprint(photos), SPEC, tmp_path / "cache")
+    assert set(cache.unreadable) == {"fake/001.jpg", "fake/notes.txt"}
+    assert "text" in cache.unreadable["fake/notes.txt"]
+    for row, photo in enumerate(photos):
+        if photo.name not in cache.unreadable:
+            np.testing.assert_array_equal(cache.pixels()[row], decode_image(photo.path.read_bytes(), SPEC))
+    made = cache.path.stat().st_mtime_ns
+    again = open_cache(photos, fingerprint(photos), SPEC, tmp_path / "cache")
+    assert (again.path.stat().st_mtime_ns, again.unreadable) == (made, cache.unreadable)
+
+
+def test_another_spec_or_other_photos_get_a_cache_of_their_own(tmp_path: Path) -> None:
+    draw(tmp_path / "real", 2, grain=5, seed=0)
+    draw(tmp_path / "fake", 2, grain=5, seed=1)
+    photos = find_photos(tmp_path)
+    paths = [open_cache(photos, fingerprint(photos), s, tmp_path / "cache").path for s in (SPEC, ImageSpec(size=32))]
+    draw(tmp_path / "real", 2, grain=5, seed=7)
+    paths.append(open_cache(photos, fingerprint(photos), SPEC, tmp_path / "cache").path)
+    assert len(set(paths)) == 3
