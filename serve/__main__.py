@@ -1,0 +1,151 @@
+"""`python -m serve`: start, stop and look at a server, write its files, and send photos to it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, get_args
+
+from detector.cli import run
+from serve import control, grpc_stubs
+from serve.artifacts import install_archive
+from serve.client import GrpcClient, RestClient
+from serve.predict import predict_files
+from serve.record import find_record
+from serve.render import Layout, render
+from serve.settings import PORTS, Settings, default_state_dir, load_settings
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; see `--help`."""
+    arguments = sys.argv[1:] if argv is None else argv
+    options = _parser().parse_args(arguments)
+    return run(lambda: options.command(options, arguments))
+
+
+def _start(options: argparse.Namespace, arguments: list[str]) -> int:
+    settings = _settings(options)
+    if options.background:
+        code, output = control.start_in_background([a for a in arguments[1:] if a != "--background"], settings.state)
+        print(output, file=sys.stderr if code else sys.stdout)
+        return code
+    from serve.supervisor import Supervisor
+
+    return Supervisor(settings.with_ports()).run()
+
+
+def _stop(options: argparse.Namespace, arguments: list[str]) -> int:
+    if not control.stop(_state(options)):
+        print(f"no server runs from {_state(options)}", file=sys.stderr)
+    return 0
+
+
+def _status(options: argparse.Namespace, arguments: list[str]) -> int:
+    status = control.status(_state(options))
+    print(json.dumps(status, indent=2))
+    return 0 if status["ready"] else 1
+
+
+def _render(options: argparse.Namespace, arguments: list[str]) -> int:
+    settings = _settings(options)
+    layout = Layout(options.out.resolve(), Path(tempfile.gettempdir()))
+    manifest = install_archive(settings, layout)
+    command = render(settings, manifest.model.version, layout)
+    print(shlex.join(["env", *(f"{k}={v}" for k, v in command.variables.items()), *command.arguments]))
+    return 0
+
+
+def _setup(options: argparse.Namespace, arguments: list[str]) -> int:
+    print(grpc_stubs.generate())
+    return 0
+
+
+def _predict(options: argparse.Namespace, arguments: list[str]) -> int:
+    record = find_record(_state(options))
+    fallback = Settings()
+    client: RestClient | GrpcClient
+    if options.grpc:
+        client = GrpcClient(options.target or (record.grpc_target if record else f"127.0.0.1:{fallback.grpc_port}"))
+    else:
+        url = f"http://127.0.0.1:{fallback.rest_port}/predictions/detector"
+        client = RestClient(options.url or (record.rest_url if record else url))
+    failed = False
+    with client:
+        for verdict in predict_files(client, options.files, use_calibrator=not options.raw, concurrency=options.concurrency):
+            failed = failed or not verdict["ok"]
+            print(json.dumps(verdict), flush=True)
+    return 1 if failed else 0
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    given: dict[str, Any] = {k: v for k, v in vars(options).items() if k in Settings.model_fields and v is not None}
+    if getattr(options, "free_ports", False):
+        given = dict.fromkeys(PORTS, 0) | given
+    return load_settings(given)
+
+
+def _state(options: argparse.Namespace) -> Path:
+    return Path(options.state) if options.state else load_settings({}).state
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m serve", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    start = commands.add_parser("start", help="start a server and stay with it until TERM or Ctrl-C")
+    _add_settings(start)
+    start.add_argument("--free-ports", action="store_true", help="take free ports for all that are not named")
+    start.add_argument("--background", action="store_true", help="come back when the server is ready, and leave it running")
+    start.set_defaults(command=_start)
+
+    for name, command, text in (
+        ("stop", _stop, "drain and end the server"),
+        ("status", _status, "say what runs, as JSON; exit code 0 when it is ready"),
+    ):
+        sub = commands.add_parser(name, help=text)
+        _add_state(sub)
+        sub.set_defaults(command=command)
+
+    rendered = commands.add_parser("render", help="write TorchServe's files and print the command that uses them")
+    _add_settings(rendered)
+    rendered.add_argument("--out", type=Path, required=True, help="folder to write to")
+    rendered.set_defaults(command=_render)
+
+    setup = commands.add_parser("setup", help="generate the gRPC stubs and print their folder")
+    setup.set_defaults(command=_setup)
+
+    predict = commands.add_parser("predict", help="send photos; one JSON verdict a line, in order; exit code 1 if any failed")
+    predict.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    predict.add_argument("--grpc", action="store_true", help="over gRPC instead of REST")
+    predict.add_argument("--raw", "--no-calib", action="store_true", help="the raw probability, not the calibrated one")
+    predict.add_argument("--url", help="of the predictions endpoint, for a server that runs elsewhere")
+    predict.add_argument("--target", help="HOST:PORT for gRPC, for a server that runs elsewhere")
+    predict.add_argument("--concurrency", type=int, default=8, help="photos on their way at once (8)")
+    _add_state(predict)
+    predict.set_defaults(command=_predict)
+    return parser
+
+
+def _add_state(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--state", type=Path, help=f"state folder of the server ({default_state_dir()})")
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    """A flag for each setting; what is not given is left to the environment and the defaults."""
+    for name, field in Settings.model_fields.items():
+        annotation: Any = field.annotation
+        default = "" if field.default_factory is not None or field.default == "" else f" ({field.default})"
+        parser.add_argument(
+            "--" + name.replace("_", "-"),
+            type=annotation if annotation in (int, float, Path) else str,
+            choices=get_args(annotation) or None,
+            help=f"{field.description}{default}".replace("%", "%%"),
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

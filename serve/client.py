@@ -1,0 +1,125 @@
+"""Clients of a running server: one photo's bytes in, one verdict's JSON out, over REST or gRPC."""
+
+from __future__ import annotations
+
+import json
+from types import TracebackType
+from typing import Any, Protocol
+
+from detector.errors import UnmaskError
+from detector.verdict import error_body
+from serve.errors import ServerUnreachable
+from serve.settings import MODEL
+
+# What TorchServe's frontend says by itself, before a handler has seen the request.
+_FRONTEND_CODES = {404: "model_not_found", 408: "timeout", 413: "body_too_large", 503: "overloaded", 507: "out_of_memory"}
+
+
+class Client(Protocol):
+    """Either client. Safe to share between threads."""
+
+    def predict(self, data: bytes, *, use_calibrator: bool = True) -> dict[str, Any]:
+        """The verdict's JSON, or its failing form. Raises `ServerUnreachable` when nothing answers."""
+
+    def close(self) -> None:
+        """Give the connections back."""
+
+
+class _Closing:
+    """`with` for both clients."""
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+
+class RestClient(_Closing):
+    """Over HTTP. url: of the predictions endpoint, such as http://127.0.0.1:8080/predictions/detector."""
+
+    def __init__(self, url: str, timeout: float = 60.0) -> None:
+        import httpx
+
+        self._url = url
+        self._http = httpx.Client(timeout=timeout, trust_env=False)
+        self._unreachable = httpx.TransportError
+
+    def predict(self, data: bytes, *, use_calibrator: bool = True) -> dict[str, Any]:
+        """The verdict's JSON, or its failing form. Raises `ServerUnreachable` when nothing answers."""
+        params = None if use_calibrator else {"use_calib": "0"}
+        try:
+            response = self._http.post(
+                self._url, content=data, params=params, headers={"Content-Type": "application/octet-stream"}
+            )
+        except self._unreachable as error:
+            raise ServerUnreachable(f"{self._url}: nothing answers ({error or type(error).__name__})") from None
+        return _verdict(response.content) or _failed(response.status_code, response.text)
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._http.close()
+
+
+class GrpcClient(_Closing):
+    """Over gRPC. target: host and port, such as 127.0.0.1:7070."""
+
+    def __init__(self, target: str, timeout: float = 60.0) -> None:
+        import grpc
+
+        from serve.grpc_stubs import load
+
+        self._grpc = grpc
+        self._messages, services = load()
+        self._target, self._timeout = target, timeout
+        self._channel = grpc.insecure_channel(target)
+        self._stub = services.InferenceAPIsServiceStub(self._channel)
+
+    def predict(self, data: bytes, *, use_calibrator: bool = True) -> dict[str, Any]:
+        """The verdict's JSON, or its failing form. Raises `ServerUnreachable` when nothing answers."""
+        inputs = {"data": data} | ({} if use_calibrator else {"use_calib": b"0"})
+        request = self._messages.PredictionsRequest(model_name=MODEL, input=inputs)
+        try:
+            reply = self._stub.Predictions(request, timeout=self._timeout)
+        except self._grpc.RpcError as error:
+            status = self._grpc.StatusCode
+            if error.code() == status.UNAVAILABLE:
+                raise ServerUnreachable(f"{self._target}: nothing answers ({error.details()})") from None
+            # TorchServe puts all its refusals under INTERNAL; a full queue can be told by its text only.
+            full = error.code() == status.INTERNAL and "no worker" in (error.details() or "")
+            known = {status.RESOURCE_EXHAUSTED: 413, status.DEADLINE_EXCEEDED: 408, status.NOT_FOUND: 404}
+            return _failed(503 if full else known.get(error.code(), 500), error.details() or str(error.code()))
+        return _verdict(reply.prediction) or _failed(500, "the answer is not JSON")
+
+    def close(self) -> None:
+        """Give the connection back."""
+        self._channel.close()
+
+
+def _verdict(body: bytes) -> dict[str, Any] | None:
+    """The handler's answer, None when it is somebody else's."""
+    try:
+        value = json.loads(body)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) and "ok" in value else None
+
+
+def _failed(status: int, text: str) -> dict[str, Any]:
+    """A refusal by TorchServe's frontend in the form that the handler uses."""
+    error = UnmaskError(_message(text) or "the server gave no reason")
+    body = error_body(error)
+    body["error"]["code"] = _FRONTEND_CODES.get(status, "server_error")
+    body["status"] = status
+    return body
+
+
+def _message(text: str) -> str:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text.strip()[:300]
+    return str(value.get("message", "")) if isinstance(value, dict) else ""

@@ -1,0 +1,97 @@
+"""Servers that run in the background: started, asked for their status, and stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from serve.errors import StillRunning
+from serve.record import Record, find_record
+
+STOP_MARGIN_SECONDS = 30.0
+
+
+def start_in_background(arguments: list[str], state: Path) -> tuple[int, str]:
+    """Start a supervisor with these arguments of `serve start`, and come back when it is ready or has ended.
+
+    Returns 0 or its exit code, and what it printed.
+    """
+    log = state / "logs" / "supervisor.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as output:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "serve", "start", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        while (code := child.poll()) is None:
+            record = find_record(state)
+            if record is not None and record.pid == child.pid and _probe(record, "/readyz")[0]:
+                code = 0
+                break
+            time.sleep(0.1)
+    except KeyboardInterrupt:
+        child.terminate()
+        raise
+    return code, log.read_text(encoding="utf-8", errors="replace").strip()
+
+
+def stop(state: Path) -> bool:
+    """Ask the server of `state` to drain and end, and wait until it has; False when none runs.
+
+    Raises `StillRunning` when it goes on well after its drain limit.
+    """
+    record = find_record(state)
+    if record is None:
+        return False
+    os.kill(record.pid, signal.SIGTERM)
+    deadline = time.monotonic() + record.drain_limit + STOP_MARGIN_SECONDS
+    while record.alive:
+        if time.monotonic() > deadline:
+            raise StillRunning(f"process {record.pid} has not ended; its logs are in {record.logs}")
+        time.sleep(0.05)
+    return True
+
+
+def status(state: Path) -> dict[str, Any]:
+    """What runs from `state`, as JSON values; `running` and `ready` are always there."""
+    record = find_record(state)
+    if record is None:
+        return {"running": False, "ready": False, "state": str(state)}
+    ready, answer = _probe(record, "/readyz")
+    return {
+        "running": True,
+        "ready": ready,
+        "reason": answer.get("reason", "the supervisor does not answer"),
+        "pid": record.pid,
+        "archive": record.archive,
+        "device": record.device,
+        "workers": answer.get("workers", {}),
+        "queue": answer.get("queue", {}),
+        "rest": record.rest_url,
+        "grpc": record.grpc_target,
+        "supervisor": record.supervisor_url,
+        "management": record.management_url,
+        "ports": record.ports,
+        "logs": record.logs,
+        "state": str(state),
+    }
+
+
+def _probe(record: Record, path: str) -> tuple[bool, dict[str, Any]]:
+    try:
+        response = httpx.get(record.supervisor_url + path, timeout=5, trust_env=False)
+        return response.is_success, json.loads(response.content)
+    except (httpx.HTTPError, ValueError):
+        return False, {}

@@ -1,0 +1,55 @@
+"""How many CPUs this process may really use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def available_cpus(root: Path = Path("/")) -> int:
+    """The smaller of the CPU affinity and the control group's quota, at least 1.
+
+    `os.cpu_count` and the runtimes' own defaults count the machine's CPUs, also inside a container limited to two.
+    root: of the file system that `/proc` and `/sys` are looked for in.
+    """
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min([count, *map(int, _quotas(root))]))
+
+
+def _quotas(root: Path) -> list[float]:
+    """CPUs by the quotas of this process's control group and those above it (v2 `cpu.max`, v1 `cpu.cfs_*`)."""
+    base = root / "sys/fs/cgroup"
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return []
+    quotas = []
+    for _, controllers, path in (line.split(":", 2) for line in lines):
+        group = (base / "cpu" if controllers else base) / path.lstrip("/")
+        for folder in (group, *group.parents):
+            if folder.is_relative_to(base) and (quota := _quota(folder)):
+                quotas.append(quota)
+    return quotas
+
+
+def _quota(folder: Path) -> float | None:
+    """The quota set on one control group, None where there is no limit."""
+    for read in (_version_2, _version_1):
+        try:
+            limit, period = read(folder)
+            return limit / period if limit > 0 else None
+        except (OSError, ValueError):
+            continue
+    return None
+
+
+def _version_2(folder: Path) -> tuple[float, float]:
+    limit, period = (folder / "cpu.max").read_text().split()
+    return (0, 1) if limit == "max" else (float(limit), float(period))
+
+
+def _version_1(folder: Path) -> tuple[float, float]:
+    return (
+        float((folder / "cpu.cfs_quota_us").read_text()),
+        float((folder / "cpu.cfs_period_us").read_text()),
+    )

@@ -1,0 +1,42 @@
+"""What can go wrong around a server, each with a stable code."""
+
+from __future__ import annotations
+
+from detector.errors import UnmaskError
+
+
+class StartupFailed(UnmaskError):
+    """The server did not become ready; the message has the worker's or the JVM's reason."""
+
+    code = "startup_failed"
+
+
+class PortTaken(UnmaskError):
+    """Something else listens on a port that was asked for."""
+
+    code = "port_taken"
+
+
+class AlreadyRunning(UnmaskError):
+    """A server already runs from this state folder."""
+
+    code = "already_running"
+
+
+class ServerDied(UnmaskError):
+    """TorchServe ended by itself after it had been ready."""
+
+    code = "server_died"
+
+
+class StillRunning(UnmaskError):
+    """A server was told to stop and did not."""
+
+    code = "still_running"
+
+
+class ServerUnreachable(UnmaskError):
+    """Nothing answers where the server should be."""
+
+    code = "server_unreachable"
+    status = 503

@@ -1,0 +1,79 @@
+"""TorchServe's gRPC stubs, generated from the protocol files in its own jar and kept in a cache folder."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.resources
+import os
+import sys
+import tempfile
+import zipfile
+from importlib.metadata import version
+from pathlib import Path
+from types import ModuleType
+
+from detector.errors import FileProblem
+from serve.java import frontend_jar
+
+_SOURCES = ("inference.proto", "management.proto", "open_inference_grpc.proto")
+_IMPORTED = ("google/rpc/status.proto",)
+
+
+def cache_dir() -> Path:
+    """`$UNMASK_STUBS`, or `$XDG_CACHE_HOME/unmask/stubs`, or `~/.cache/unmask/stubs`."""
+    if chosen := os.environ.get("UNMASK_STUBS"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unmask" / "stubs"
+
+
+def generate() -> Path:
+    """Write the stubs where they are not there yet, and return their folder, named after the protocol files' content.
+
+    Raises `FileProblem` when TorchServe is not installed, its jar holds no protocol files, or the folder can't be written.
+    """
+    try:
+        with zipfile.ZipFile(frontend_jar()) as jar:
+            sources = {name: jar.read("proto/" + name) for name in _SOURCES}
+            sources |= {name: jar.read(name) for name in _IMPORTED}
+    except (KeyError, zipfile.BadZipFile):
+        raise FileProblem("model-server.jar: holds no gRPC protocol files; torchserve 0.12.0 does") from None
+    digest = hashlib.sha256(version("grpcio-tools").encode())
+    for name, content in sorted(sources.items()):
+        digest.update(name.encode() + content)
+    target = cache_dir() / digest.hexdigest()[:16]
+    if not target.is_dir():
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+                _compile(sources, Path(scratch)).rename(target)
+        except OSError as error:
+            if not target.is_dir():  # else another process was a moment quicker
+                raise FileProblem(
+                    f"{target}: the gRPC stubs can't be written ({error.strerror}); UNMASK_STUBS names another folder"
+                ) from None
+    return target
+
+
+def load() -> tuple[ModuleType, ModuleType]:
+    """The modules `inference_pb2` (messages) and `inference_pb2_grpc` (client), generated first where needed."""
+    folder = str(generate())
+    if folder not in sys.path:
+        sys.path.append(folder)
+    return importlib.import_module("inference_pb2"), importlib.import_module("inference_pb2_grpc")
+
+
+def _compile(sources: dict[str, bytes], scratch: Path) -> Path:
+    """Run protoc; returns the folder of the Python modules."""
+    from grpc_tools import protoc
+
+    protos, out = scratch / "protos", scratch / "out"
+    out.mkdir()
+    for name, content in sources.items():
+        (protos / name).parent.mkdir(parents=True, exist_ok=True)
+        (protos / name).write_bytes(content)
+    well_known = str(importlib.resources.files("grpc_tools") / "_proto")
+    arguments = ["protoc", f"-I{protos}", f"-I{well_known}", f"--python_out={out}", f"--grpc_python_out={out}"]
+    if protoc.main([*arguments, *sources]) != 0:
+        raise FileProblem("protoc can't compile TorchServe's protocol files; it wrote the reason above")
+    return out

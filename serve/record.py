@@ -1,0 +1,94 @@
+"""The record of a running server, in its state folder: what `stop`, `status` and `predict` find it by."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO
+
+import psutil
+
+from serve.errors import AlreadyRunning
+from serve.settings import LOOPBACK, MODEL, PORTS, Settings
+
+FILE = "server.json"
+
+
+@dataclass(frozen=True)
+class Record:
+    """A supervisor's process id and start time (so that a reused id is not taken for it), and where it listens."""
+
+    pid: int
+    started: float
+    archive: str
+    device: str
+    host: str
+    rest_url: str
+    grpc_target: str
+    supervisor_url: str
+    management_url: str
+    ports: dict[str, int]
+    drain_limit: float
+    logs: str
+
+    @property
+    def alive(self) -> bool:
+        """Whether that very process still runs."""
+        try:
+            process = psutil.Process(self.pid)
+            return abs(process.create_time() - self.started) < 1 and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+
+    def save(self, state: Path) -> None:
+        """Write the record whole or not at all."""
+        partial = state / (FILE + ".partial")
+        partial.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+        partial.replace(state / FILE)
+
+
+def record_of(settings: Settings, logs: Path) -> Record:
+    """The record of this process as the supervisor of `settings`."""
+    host = settings.connect_host()
+    return Record(
+        pid=os.getpid(),
+        started=psutil.Process().create_time(),
+        archive=settings.archive,
+        device=settings.device,
+        host=settings.host,
+        rest_url=f"http://{host}:{settings.rest_port}/predictions/{MODEL}",
+        grpc_target=f"{host}:{settings.grpc_port}",
+        supervisor_url=f"http://{host}:{settings.supervisor_port}",
+        management_url=f"http://{LOOPBACK}:{settings.management_port}",
+        ports={field: getattr(settings, field) for field in PORTS},
+        drain_limit=settings.drain_limit + settings.drain_grace,
+        logs=str(logs),
+    )
+
+
+def find_record(state: Path) -> Record | None:
+    """The record of the server that runs from `state`, None when none does."""
+    try:
+        record = Record(**json.loads((state / FILE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+    return record if record.alive else None
+
+
+def take_lock(state: Path) -> IO[str]:
+    """Hold the state folder as long as the returned file is open. Raises `AlreadyRunning` when another server does."""
+    state.mkdir(parents=True, exist_ok=True)
+    lock = (state / "lock").open("a", encoding="utf-8")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        running = find_record(state)
+        who = f" (process {running.pid})" if running else ""
+        raise AlreadyRunning(
+            f"a server{who} already runs from {state}; end it with `python -m serve stop`, or give --state another folder"
+        ) from None
+    return lock

@@ -1,0 +1,235 @@
+"""Settings to the files that TorchServe reads, the command that starts it and the environment that it starts in."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from xml.sax.saxutils import escape
+
+from serve.java import find_java, find_torchserve, frontend_jar
+from serve.query_patch import write_patched_class
+from serve.settings import LOOPBACK, MODEL, Settings
+
+# What the frontend takes beyond the photo, so that a photo just over the limit gets the handler's reason and not an empty 413.
+BODY_MARGIN = 16 * 2**20
+# TorchServe's worker imports torch for one thing, `isinstance(answer, torch.Tensor)`; the ONNX road answers in bytes. The real
+# one costs each worker 3 s of CPU to start and 480 MiB of memory.
+TORCH_STAND_IN = '''"""Stands in for torch in workers that run ONNX models; rendered by `python -m serve`."""
+
+
+class Tensor:
+    """What no answer of the handler is."""
+'''
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where things lie under a server's state folder; `temporary` is the JVM's, short because sockets are named in it."""
+
+    state: Path
+    temporary: Path
+
+    @property
+    def config(self) -> Path:
+        """TorchServe's config.properties and log4j2.xml."""
+        return self.state / "config"
+
+    @property
+    def logs(self) -> Path:
+        """Log files."""
+        return self.state / "logs"
+
+    @property
+    def metrics(self) -> Path:
+        """The workers' metrics, in prometheus_client's multiprocess files."""
+        return self.state / "metrics"
+
+    @property
+    def store(self) -> Path:
+        """The model store: the one verified archive."""
+        return self.state / "store"
+
+    @property
+    def work(self) -> Path:
+        """The JVM's working directory."""
+        return self.state / "work"
+
+    @property
+    def classes(self) -> Path:
+        """Java classes that come before TorchServe's own."""
+        return self.state / "classes"
+
+    @property
+    def python(self) -> Path:
+        """Python modules that come before the workers' own."""
+        return self.state / "python"
+
+    @property
+    def load_error(self) -> Path:
+        """Written by a worker that can't load the model."""
+        return self.work / "load-error.txt"
+
+    def make(self) -> None:
+        """Create the folders."""
+        for folder in (self.config, self.logs, self.metrics, self.store, self.work, self.classes, self.python):
+            folder.mkdir(parents=True, exist_ok=True)
+
+
+@dataclass(frozen=True)
+class Command:
+    """What to start: arguments, the whole environment, and those of its variables that are set here; working directory."""
+
+    arguments: list[str]
+    environment: dict[str, str]
+    variables: dict[str, str]
+    directory: Path
+
+
+def render(settings: Settings, version: str, layout: Layout, environment: Mapping[str, str] = os.environ) -> Command:
+    """Write TorchServe's files under `layout` and return the command that starts it with them.
+
+    version: of the model in the archive. Raises `FileProblem` when there is no Java or no TorchServe.
+    """
+    layout.make()
+    (layout.config / "config.properties").write_text(_properties(config(settings, version, layout)), encoding="utf-8")
+    (layout.config / "log4j2.xml").write_text(_log4j2(settings, layout), encoding="utf-8")
+    write_patched_class(frontend_jar(), layout.classes)
+    stand_in = layout.python / "torch.py"
+    if settings.archive == "onnx":
+        stand_in.write_text(TORCH_STAND_IN, encoding="utf-8")
+    else:
+        stand_in.unlink(missing_ok=True)
+    # TS_* overrides config.properties; whatever PYTHONPATH named would come before the archive's own packages.
+    kept = {k: v for k, v in environment.items() if not k.startswith("TS_") and k != "PYTHONHOME"}
+    variables = _variables(settings, layout)
+    return Command(_arguments(settings, layout, environment), kept | variables, variables, layout.work)
+
+
+def config(settings: Settings, version: str, layout: Layout) -> dict[str, str]:
+    """The keys of config.properties."""
+    archive = settings.archive_name
+    model = {
+        "defaultVersion": True,
+        "marName": archive,
+        "minWorkers": settings.worker_count,
+        "maxWorkers": settings.worker_count,
+        "batchSize": settings.batch_size,
+        "maxBatchDelay": settings.max_batch_delay,
+        "responseTimeout": settings.response_timeout,
+        "startupTimeout": settings.startup_timeout,
+    }
+    frontend_limit = str(settings.max_body_bytes + BODY_MARGIN)
+    return {
+        "inference_address": f"http://{settings.host}:{settings.rest_port}",
+        "management_address": f"http://{LOOPBACK}:{settings.management_port}",
+        "metrics_address": f"http://{LOOPBACK}:{settings.metrics_port}",
+        "grpc_inference_address": settings.host,
+        "grpc_inference_port": str(settings.grpc_port),
+        "grpc_management_address": LOOPBACK,
+        "grpc_management_port": str(settings.grpc_management_port),
+        "model_store": str(layout.store),
+        "load_models": f"{MODEL}={archive}",
+        "models": json.dumps({MODEL: {version: model}}),
+        # Nothing is registered at run time, by whatever way: only what lies in the store can be, and the API for it is off.
+        "allowed_urls": f"file://{re.escape(str(layout.store))}/.*",
+        "enable_model_api": "false",
+        "install_py_dep_per_model": "false",
+        "enable_envvars_config": "false",
+        # Management is on loopback, and a token's file would have to be read again every 60 minutes.
+        "disable_token_authorization": "true",
+        "job_queue_size": str(settings.queue_size),
+        "max_request_size": frontend_limit,
+        "max_response_size": frontend_limit,
+        # The handler reads bytes; decoding JSON and text is its own affair.
+        "decode_input_request": "false",
+        "number_of_gpu": "0" if settings.device == "cpu" else str(settings.worker_count),
+        "default_workers_per_model": str(settings.worker_count),
+        "default_response_timeout": str(settings.response_timeout),
+        "unregister_model_timeout": str(settings.response_timeout),
+        # Ours come from prometheus_client; the system ones start a Python with torch every minute.
+        "disable_system_metrics": "true",
+        "metrics_mode": "prometheus",
+        "prefer_direct_buffer": "true",
+    }
+
+
+def _properties(values: Mapping[str, str]) -> str:
+    """Java's properties format, in which a backslash escapes."""
+    lines = [f"{key}={value}".replace("\\", "\\\\") for key, value in values.items()]
+    return "# Rendered by `python -m serve`; changes here are lost at the next start.\n" + "\n".join(lines) + "\n"
+
+
+def _log4j2(settings: Settings, layout: Layout) -> str:
+    """Quiet logs: stock TorchServe writes several lines a request, which costs a fifth of its throughput."""
+    logs, level = escape(str(layout.logs), {'"': "&quot;"}), settings.log_level.lower()
+    pattern = "%d{ISO8601} [%-5p] %t %c - %m%n"
+
+    def file(name: str) -> str:
+        return (
+            f'<RollingFile name="{name}" fileName="{logs}/{name}.log" filePattern="{logs}/{name}.%i.log">'
+            f'<PatternLayout pattern="{pattern}"/><Policies><SizeBasedTriggeringPolicy size="10 MB"/></Policies>'
+            '<DefaultRolloverStrategy max="3"/></RollingFile>'
+        )
+
+    return f"""<?xml version="1.0" encoding="UTF-8"?>
+<Configuration status="error">
+  <Appenders>
+    {file("torchserve")}
+    {file("worker")}
+  </Appenders>
+  <Loggers>
+    <!-- What the workers print: they filter by themselves, and their standard output always arrives as INFO. -->
+    <Logger name="MODEL_LOG" level="info" additivity="false"><AppenderRef ref="worker"/></Logger>
+    <Logger name="ACCESS_LOG" level="off"/>
+    <Logger name="TS_METRICS" level="off"/>
+    <Logger name="MODEL_METRICS" level="off"/>
+    <Root level="{level}"><AppenderRef ref="torchserve"/></Root>
+  </Loggers>
+</Configuration>
+"""
+
+
+def _arguments(settings: Settings, layout: Layout, environment: Mapping[str, str]) -> list[str]:
+    """The java command that `ts/model_server.py` would build; its launcher is left out because it orphans the JVM."""
+    home = find_torchserve()
+    return [
+        str(find_java(environment)),
+        f"-Dmodel_server_home={home}",
+        f"-Dlog4j.configurationFile={(layout.config / 'log4j2.xml').as_uri()}",
+        f"-Djava.io.tmpdir={layout.temporary}",
+        "-XX:+ExitOnOutOfMemoryError",
+        *settings.java_options.split(),
+        "-cp",
+        f"{layout.classes}{os.pathsep}{home / 'ts' / 'frontend' / '*'}",
+        "org.pytorch.serve.ModelServer",
+        "--python",
+        sys.executable,
+        "-f",
+        str(layout.config / "config.properties"),
+        "-s",
+        str(layout.store),
+        "-ncs",
+    ]
+
+
+def _variables(settings: Settings, layout: Layout) -> dict[str, str]:
+    """Environment variables for the JVM, which its workers inherit."""
+    level = {"WARN": "WARNING"}.get(settings.log_level, settings.log_level)
+    return {
+        "LOG_LOCATION": str(layout.logs),
+        "METRICS_LOCATION": str(layout.logs),
+        "PROMETHEUS_MULTIPROC_DIR": str(layout.metrics),
+        "PYTHONPATH": str(layout.python),
+        "PYTHONUNBUFFERED": "1",
+        "OMP_NUM_THREADS": str(settings.worker_threads),
+        "UNMASK_WORKER_DEVICE": settings.device,
+        "UNMASK_WORKER_THREADS": str(settings.worker_threads),
+        "UNMASK_WORKER_LOG_LEVEL": level,
+        "UNMASK_MAX_BODY_BYTES": str(settings.max_body_bytes),
+        "UNMASK_LOAD_ERROR": str(layout.load_error),
+    }

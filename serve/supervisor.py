@@ -1,0 +1,230 @@
+"""The supervisor: starts TorchServe's JVM, watches it, says whether it is ready, and drains it before it stops."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+from serve import process
+from serve.artifacts import install_archive
+from serve.errors import ServerDied, StartupFailed
+from serve.health import Health, HealthServer
+from serve.management import Management, ModelStatus
+from serve.record import FILE, Record, record_of, take_lock
+from serve.render import Command, Layout, render
+from serve.settings import Settings
+
+POLL_SECONDS = 0.5
+STARTUP_POLL_SECONDS = 0.1
+SETTLE_SECONDS = 0.5  # how long nothing may be in hand before the drain is over: answers are still being written out
+STALE_SECONDS = 10.0  # a look at the model older than this says nothing
+JVM_PATIENCE = 10.0
+
+
+class Supervisor:
+    """One server, from start to stop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._management = Management(settings)
+        self._layout: Layout
+        self._jvm: subprocess.Popen[bytes] | None = None
+        self._stop = threading.Event()
+        self._hurry = False
+        self._status: ModelStatus | None = None
+        self._seen = 0.0
+        self._known: frozenset[int] = frozenset()
+        self._restarts = 0
+
+    def health(self) -> Health:
+        """What is known now; asked by the health server's threads."""
+        status, alive = self._status, self._jvm is not None and self._jvm.poll() is None
+        fresh = status is not None and time.monotonic() - self._seen < STALE_SECONDS
+        serving = alive and fresh and status is not None and status.serving
+        if self._stop.is_set():
+            reason = "draining"
+        elif not alive:
+            reason = "starting" if self._jvm is None else "TorchServe is down"
+        elif not serving:
+            reason = "waiting for workers" if fresh else "TorchServe does not answer"
+        else:
+            reason = "ready"
+        return Health(
+            alive=alive or self._jvm is None,
+            ready=serving and not self._stop.is_set(),
+            reason=reason,
+            workers_ready=len(status.ready) if status else 0,
+            workers_wanted=self._settings.worker_count,
+            worker_restarts=self._restarts,
+            queue_pending=status.pending if status else 0,
+            queue_capacity=status.capacity if status else 0,
+            draining=self._stop.is_set(),
+        )
+
+    def run(self) -> int:
+        """Serve until TERM or Ctrl-C; returns 0.
+
+        Raises `FileProblem` when the artifacts are not what their manifest says, `PortTaken`, `AlreadyRunning`,
+        `StartupFailed` with the reason when the model does not get ready, and `ServerDied` when TorchServe ends by itself.
+        """
+        settings = self._settings
+        with take_lock(settings.state), tempfile.TemporaryDirectory(prefix="unmask-", ignore_cleanup_errors=True) as temporary:
+            layout = self._layout = Layout(settings.state.resolve(), Path(temporary))
+            shutil.rmtree(layout.metrics, ignore_errors=True)
+            shutil.rmtree(layout.work, ignore_errors=True)
+            layout.make()
+            manifest = install_archive(settings, layout)
+            command = render(settings, manifest.model.version, layout)
+            with self._signals(), self._serving(command):
+                record = record_of(settings, layout.logs)
+                record.save(layout.state)
+                began = time.monotonic()
+                self._await_ready()
+                if not self._stop.is_set():
+                    self._announce(record, time.monotonic() - began)
+                    self._watch()
+                self._drain()
+        return 0
+
+    @contextlib.contextmanager
+    def _serving(self, command: Command) -> Iterator[None]:
+        """The JVM and the health server, both gone at the end, however it comes."""
+        settings, layout = self._settings, self._layout
+        process.adopt_orphans()
+        server = HealthServer(settings.host, settings.supervisor_port, self, layout.metrics)
+        try:
+            for name in ("torchserve", "worker"):
+                (layout.logs / f"{name}.log").unlink(missing_ok=True)
+            with (layout.logs / "jvm.log").open("wb") as output:
+                self._jvm = process.start(command.arguments, command.environment, command.directory, output)
+            yield
+        finally:
+            if self._jvm is not None:
+                process.stop(self._jvm, JVM_PATIENCE)
+            server.close()
+            self._management.close()
+            (layout.state / FILE).unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """TERM, Ctrl-C and a closed terminal drain; a second one stops at once."""
+
+        def handle(number: int, frame: object) -> None:
+            self._hurry = self._stop.is_set()
+            self._stop.set()
+
+        signals = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        before = [signal.signal(number, handle) for number in signals]
+        try:
+            yield
+        finally:
+            for number, old in zip(signals, before, strict=True):
+                signal.signal(number, old)
+
+    def _look(self) -> ModelStatus | None:
+        """Ask TorchServe, and keep what it says."""
+        status = self._management.status()
+        if status is not None:
+            if gone := self._known - status.ready:
+                self._restarts += len(gone)
+                for pid in gone:
+                    mark_process_dead(pid, path=str(self._layout.metrics))  # type: ignore[no-untyped-call]
+            self._known = status.ready
+            self._status, self._seen = status, time.monotonic()
+        return status
+
+    def _await_ready(self) -> None:
+        """Until the workers are ready, or somebody asks to stop. Raises `StartupFailed`."""
+        deadline = time.monotonic() + self._settings.startup_timeout
+        while not self._stop.wait(STARTUP_POLL_SECONDS):
+            status = self._look()
+            if status is not None and status.serving:
+                return
+            if reason := self._startup_failure(status):
+                raise StartupFailed(reason)
+            if time.monotonic() > deadline:
+                raise StartupFailed(
+                    f"the workers were not ready after {self._settings.startup_timeout} s; see {self._layout.logs}"
+                )
+
+    def _startup_failure(self, status: ModelStatus | None) -> str | None:
+        """Why the model will never be ready, None as long as it may; TorchServe itself would retry for five minutes."""
+        layout = self._layout
+        if layout.load_error.is_file() and (message := layout.load_error.read_text(encoding="utf-8")):
+            return f"the worker can't load the model: {message}"
+        if "Backend worker process died" in (output := _read(layout.logs / "worker.log")):
+            return f"the worker died while it loaded the model: {_last_line(output)}"
+        if self._jvm is not None and (code := self._jvm.poll()) is not None:
+            return f"TorchServe ended with {code}: {_last_line(_read(layout.logs / 'jvm.log'))}"
+        if status is not None and not status.registered:
+            return f"TorchServe did not take the archive: {_last_line(_read(layout.logs / 'torchserve.log'))}"
+        return None
+
+    def _announce(self, record: Record, seconds: float) -> None:
+        settings = self._settings
+        print(
+            f"ready after {seconds:.1f} s: {settings.archive} on {settings.device}, "
+            f"{settings.worker_count} workers with {settings.worker_threads} threads each\n"
+            f"  REST        {record.rest_url}\n"
+            f"  gRPC        {record.grpc_target}\n"
+            f"  health      {record.supervisor_url}/readyz, /livez, /metrics\n"
+            f"  management  {record.management_url}\n"
+            f"  logs        {record.logs}",
+            flush=True,
+        )
+
+    def _watch(self) -> None:
+        """Until somebody asks to stop. Raises `ServerDied` when the JVM goes first."""
+        assert self._jvm is not None
+        while not self._stop.wait(POLL_SECONDS):
+            if (code := self._jvm.poll()) is not None:
+                raise ServerDied(f"TorchServe ended with {code}; its last words are in {self._layout.logs}")
+            self._look()
+
+    def _drain(self) -> None:
+        """Go on serving until nothing is in hand, or the limit is reached, or a second signal comes."""
+        assert self._jvm is not None
+        print("draining", file=sys.stderr, flush=True)
+        start = idle_since = time.monotonic()
+        limit = self._settings.drain_grace + self._settings.drain_limit
+        while not self._hurry and self._jvm.poll() is None and (now := time.monotonic()) - start < limit:
+            status = self._look()
+            if status is None or status.pending or requests_in_progress(self._layout.metrics):
+                idle_since = now
+            elif now - start >= self._settings.drain_grace and now - idle_since >= SETTLE_SECONDS:
+                break
+            time.sleep(0.05)
+
+
+def requests_in_progress(metrics: Path) -> int:
+    """Requests that the workers have in hand: TorchServe's own queue length does not count them."""
+    registry = CollectorRegistry()
+    collector = MultiProcessCollector(registry, path=str(metrics))  # type: ignore[no-untyped-call]
+    for family in collector.collect():  # type: ignore[no-untyped-call]
+        if family.name == "unmask_requests_in_progress":
+            return int(sum(sample.value for sample in family.samples))
+    return 0
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _last_line(text: str) -> str:
+    """The last line that says something: of a Python traceback in a log, the exception."""
+    lines = [line.partition(" - ")[2] or line for line in text.splitlines() if line.strip()]
+    return lines[-1].strip() if lines else "there is no log"

@@ -1,0 +1,132 @@
+"""A real server in a process of its own, for tests to send photos to, to signal and to kill."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+from serve.client import GrpcClient, RestClient
+from serve.record import Record, find_record
+
+ROOT = Path(__file__).resolve().parents[2]
+PATIENCE = 120.0  # seconds; only a hang is that slow
+
+
+def serve(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `python -m serve …` to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "serve", *map(str, arguments)],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
+class RunningServer:
+    """`python -m serve start` on free ports."""
+
+    def __init__(self, artifacts: Path, state: Path, *flags: str) -> None:
+        self.state = state
+        state.mkdir(parents=True, exist_ok=True)
+        self._log = (state / "output.log").open("w+")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "serve", "start", "--free-ports", "--artifacts", artifacts, "--state", state, *flags],
+            cwd=ROOT,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+        )
+        self._clients: list[RestClient | GrpcClient] = []
+
+    @property
+    def output(self) -> str:
+        """What it has printed."""
+        return (self.state / "output.log").read_text()
+
+    @property
+    def record(self) -> Record:
+        """Where it listens."""
+        deadline = time.monotonic() + PATIENCE
+        while (record := find_record(self.state)) is None:
+            assert self.process.poll() is None, self.output
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        return record
+
+    def await_ready(self) -> RunningServer:
+        """Wait for `/readyz`."""
+        deadline = time.monotonic() + PATIENCE
+        while self.probe("readyz")[0] != 200:
+            assert self.process.poll() is None, self.output
+            assert time.monotonic() < deadline, self.output
+            time.sleep(0.05)
+        self.rest, self.grpc = RestClient(self.record.rest_url), GrpcClient(self.record.grpc_target)
+        self._clients = [self.rest, self.grpc]
+        return self
+
+    def probe(self, path: str) -> tuple[int, str]:
+        """Status and body of one of the supervisor's pages; 0 when it does not answer."""
+        try:
+            response = httpx.get(f"{self.record.supervisor_url}/{path}", timeout=5, trust_env=False)
+            return response.status_code, response.text
+        except httpx.HTTPError:
+            return 0, ""
+
+    def predict(self, data: bytes, *, grpc: bool = False, use_calibrator: bool = True) -> dict[str, Any]:
+        """One verdict."""
+        return (self.grpc if grpc else self.rest).predict(data, use_calibrator=use_calibrator)
+
+    def post(self, path: str = "", **request: Any) -> httpx.Response:
+        """A raw request to the predictions endpoint."""
+        return httpx.post(self.record.rest_url + path, timeout=60, trust_env=False, **request)
+
+    def metric(self, sample: str) -> float:
+        """The value of one sample on the metrics page, 0 when it is not there."""
+        lines = dict(line.rsplit(" ", 1) for line in self.probe("metrics")[1].splitlines() if not line.startswith("#"))
+        return float(lines.get(sample, 0))
+
+    def family(self) -> list[psutil.Process]:
+        """The supervisor, the JVM and the workers."""
+        supervisor = psutil.Process(self.process.pid)
+        return [supervisor, *supervisor.children(recursive=True)]
+
+    @property
+    def jvm(self) -> psutil.Process:
+        """TorchServe's frontend."""
+        return next(p for p in self.family() if p.name() == "java")
+
+    def signal(self, number: int = signal.SIGTERM) -> None:
+        """Send a signal to the supervisor."""
+        self.process.send_signal(number)
+
+    def stop(self) -> int:
+        """End it and return its exit code."""
+        for client in self._clients:
+            client.close()
+        if self.process.poll() is None:
+            self.signal()
+        try:
+            return self.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            for process in self.family():
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            raise
+        finally:
+            self._log.close()
+
+
+def survivors(processes: list[psutil.Process], seconds: float = 10.0) -> list[psutil.Process]:
+    """Those of `processes` that are still there after a while."""
+    return psutil.wait_procs(processes, timeout=seconds)[1]

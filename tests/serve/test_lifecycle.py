@@ -1,0 +1,190 @@
+"""From start to stop: ready only when the workers are, drained at the end, and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import time
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from detector import Manifest, sha256
+from serve.client import RestClient
+from serve.record import find_record
+from tests.conftest import encode
+from tests.serve.running import RunningServer, serve, survivors
+
+
+@pytest.fixture
+def start(artifacts, tmp_path):
+    """Start servers that are gone when the test is over."""
+    servers: list[RunningServer] = []
+
+    def begin(folder: Path = artifacts, *flags: str) -> RunningServer:
+        servers.append(RunningServer(folder, tmp_path / f"state{len(servers)}", "--workers", "1", *flags))
+        return servers[-1]
+
+    yield begin
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def slow_photo() -> bytes:
+    """A photo of few bytes that takes long to decode."""
+    ramp = np.arange(4000, dtype=np.uint16)
+    return encode(np.repeat((np.add.outer(ramp, ramp) // 32).astype(np.uint8)[:, :, None], 3, axis=2))
+
+
+def test_it_is_live_but_not_ready_until_the_workers_are(start):
+    server = start()
+    seen = []
+    while not seen or seen[-1] != 200:
+        status, body = server.probe("readyz")
+        if status:
+            seen.append(status)
+            assert (status == 200) == (json.loads(body)["workers"]["ready"] == 1)
+            assert server.probe("livez")[0] == 200
+        time.sleep(0.02)
+    assert seen[0] == 503
+    assert f"REST        {server.record.rest_url}" in server.output or server.process.poll() is None
+
+    # The JVM dies: the supervisor says so and ends with it.
+    family = server.family()
+    server.jvm.kill()
+    assert server.process.wait(60) == 1
+    assert "server_died" in server.output
+    assert survivors(family) == []
+    assert find_record(server.state) is None
+
+
+def test_stop_drains_what_is_in_hand_and_leaves_no_process(artifacts, tmp_path, slow_photo):
+    state = tmp_path / "state"
+    begun = serve("start", "--background", "--free-ports", "--artifacts", artifacts, "--state", state, "--workers", "1")
+    assert begun.returncode == 0, begun.stderr
+    record = find_record(state)
+    assert record is not None
+    try:
+        status = json.loads(serve("status", "--state", state).stdout)
+        assert status["running"] is status["ready"] is True
+        assert status["rest"] == record.rest_url
+        second = serve("start", "--free-ports", "--artifacts", artifacts, "--state", state)
+        assert second.returncode == 1
+        assert f"process {record.pid}" in second.stderr
+
+        supervisor = psutil.Process(record.pid)
+        family = [supervisor, *supervisor.children(recursive=True)]
+        client = RestClient(record.rest_url)
+        with ThreadPoolExecutor(8) as pool, client:
+            client.predict(slow_photo)
+            waiting = [pool.submit(client.predict, slow_photo) for _ in range(24)]
+            waiting[0].result()
+            stopped = pool.submit(serve, "stop", "--state", state)
+            assert all(w.result()["ok"] for w in waiting)
+            assert stopped.result().returncode == 0
+    finally:
+        serve("stop", "--state", state)
+    assert survivors(family) == []
+    after = serve("status", "--state", state)
+    assert after.returncode == 1
+    assert json.loads(after.stdout)["running"] is False
+    assert serve("stop", "--state", state).returncode == 0
+
+
+def test_term_makes_it_unready_at_once_while_requests_finish(start, slow_photo):
+    server = start().await_ready()
+    family = server.family()
+    with ThreadPoolExecutor(16) as pool:
+        waiting = [pool.submit(server.predict, slow_photo, grpc=i % 2 == 0) for i in range(16)]
+        while server.metric("unmask_requests_in_progress") == 0:
+            time.sleep(0.01)
+        server.signal(signal.SIGTERM)
+        while server.probe("readyz")[0] == 200:
+            time.sleep(0.01)
+        assert not all(w.done() for w in waiting), "unready only after the work was done"
+        assert json.loads(server.probe("readyz")[1])["reason"] == "draining"
+        assert all(w.result()["ok"] for w in waiting)
+    assert server.process.wait(60) == 0
+    assert survivors(family) == []
+
+
+def test_a_killed_supervisor_takes_torchserve_with_it(start):
+    server = start().await_ready()
+    family = server.family()
+    server.process.kill()
+    assert survivors(family, 30) == []
+
+
+def remake(artifacts: Path, out: Path, **changed: bytes) -> Path:
+    """Artifacts whose ONNX archive holds other bytes under a name, all hashes made right again."""
+    out.mkdir()
+    manifest = Manifest.load(artifacts / "manifest.json")
+    name = "detector-onnx.mar"
+    with zipfile.ZipFile(artifacts / name) as old, zipfile.ZipFile(out / name, "w") as new:
+        contents = {n: old.read(n) for n in old.namelist()} | {k.replace("__", "."): v for k, v in changed.items()}
+        model = out / "model.onnx"
+        model.write_bytes(contents["model.onnx"])
+        inner = json.loads(contents["manifest.json"])
+        inner["files"] = {"model.onnx": sha256(model)}
+        contents["manifest.json"] = json.dumps(inner).encode()
+        for n, content in contents.items():
+            new.writestr(n, content)
+    manifest.files.clear()
+    manifest.files[name] = sha256(out / name)
+    manifest.save(out / "manifest.json")
+    return out
+
+
+def test_a_model_that_can_not_be_loaded_is_never_ready_and_the_reason_is_told(start, artifacts, tmp_path):
+    server = start(remake(artifacts, tmp_path / "corrupt", model__onnx=b"not a model " * 100))
+    seen = set()
+    while server.process.poll() is None:
+        seen.add(server.probe("readyz")[0] if find_record(server.state) else 0)
+        time.sleep(0.05)
+    assert server.process.returncode == 1
+    assert 200 not in seen
+    lines = server.output.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("error: the worker can't load the model: model.onnx: ONNX Runtime can't load it")
+    assert "/" not in lines[0]
+
+
+def test_a_handler_that_can_not_be_imported_is_told_too(start, artifacts, tmp_path):
+    server = start(remake(artifacts, tmp_path / "broken", detector_handler__py=b"import no_such_module\n"))
+    assert server.process.wait(60) == 1
+    assert "no_such_module" in server.output
+
+
+@pytest.mark.parametrize("harm", ["archive changed", "archive gone", "manifest gone", "manifest garbled"])
+def test_artifacts_that_are_not_what_the_manifest_says_are_refused(harm, artifacts, tmp_path):
+    folder = tmp_path / "artifacts"
+    folder.mkdir()
+    manifest, name = artifacts / "manifest.json", "detector-onnx.mar"
+    (folder / "manifest.json").write_bytes(manifest.read_bytes())
+    (folder / name).write_bytes((artifacts / name).read_bytes() + b"x")
+    if harm == "archive gone":
+        (folder / name).unlink()
+    elif harm == "manifest gone":
+        (folder / "manifest.json").unlink()
+    elif harm == "manifest garbled":
+        (folder / "manifest.json").write_text("{")
+    done = serve("start", "--free-ports", "--artifacts", folder, "--state", tmp_path / "state")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.splitlines()) == 1
+    assert ("manifest.json" if "manifest" in harm else name) in done.stderr
+
+
+def test_a_taken_port_is_named(artifacts, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        flags = ("--free-ports", "--grpc-port", str(port), "--state", tmp_path)
+        done = serve("start", "--artifacts", artifacts, *flags)
+    assert done.returncode == 1
+    assert f"port {port} (gRPC)" in done.stderr

@@ -1,0 +1,44 @@
+"""The command-line client: a line for each file, in order."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from detector.scorer import Scorer
+from tests.serve.running import serve
+
+
+@pytest.mark.parametrize("flags", [(), ("--grpc",)], ids=["rest", "grpc"])
+def test_verdicts_come_in_the_files_order_and_failures_among_them(server, photo_files, artifacts, tmp_path, flags):
+    bad = tmp_path / "notes.txt"
+    bad.write_text("no photo")
+    files = [*photo_files[:9], bad, tmp_path / "absent.jpg", *photo_files[9:12]]
+    done = serve("predict", "--state", server.state, *flags, *files)
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 1
+    assert [line["path"] for line in lines] == [str(f) for f in files]
+    assert [line["ok"] for line in lines] == [True] * 9 + [False] * 2 + [True] * 3
+    assert [line["error"]["code"] for line in lines if not line["ok"]] == ["unsupported_format", "bad_file"]
+    scorer = Scorer(artifacts / "model.onnx", threads=1)
+    for line, file in zip(lines, files, strict=True):
+        if line["ok"]:
+            assert line["logit"] == pytest.approx(scorer.score(file.read_bytes()).logit, abs=1e-4)
+
+
+@pytest.mark.parametrize("flag", ["--raw", "--no-calib"])
+def test_raw_probabilities_can_be_asked_for(server, photo_files, flag):
+    done = serve("predict", "--state", server.state, flag, photo_files[0])
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["used_calibrator"] is False
+
+
+@pytest.mark.parametrize(
+    "flags", [("--url", "http://127.0.0.1:9/predictions/detector"), ("--grpc", "--target", "127.0.0.1:9")]
+)
+def test_an_absent_server_is_a_failure_of_each_file(photo_files, flags, tmp_path):
+    done = serve("predict", "--state", tmp_path, *flags, *photo_files[:2])
+    assert done.returncode == 1
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["error"]["code"] for line in lines] == ["server_unreachable"] * 2
