@@ -1,0 +1,143 @@
+"""Commands: `run` loads a server and reports on it, `roofline` does the same work in one process without one."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import busy_cpus, machine
+from benchmarks.photos import describe, load_photos
+from detector import UsageError, cli
+from serve.cpus import available_cpus
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit code 0 when all went well, 1 when a request failed its check or a measurement broke, 2 for wrong usage."""
+    arguments = _parser().parse_args(argv)
+    return cli.run(lambda: arguments.call(arguments))
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from benchmarks.report import write_report
+    from benchmarks.run import Load, benchmark, local_answers
+    from benchmarks.serving import Server, own_server, running_server
+
+    protocols = ("rest", "grpc") if arguments.protocol == "both" else (arguments.protocol,)
+    load = Load(protocols, arguments.users, arguments.duration, arguments.warm_up, arguments.photos, arguments.photo_count)
+    if not (arguments.artifacts or arguments.target):
+        raise UsageError("give --artifacts DIR to start a server, or --target URL of one that runs")
+    known = local_answers(arguments.artifacts / "model.onnx", load) if arguments.artifacts else {}
+    busy = busy_cpus()
+    serving: AbstractContextManager[Server] = (
+        nullcontext(running_server(arguments.target, arguments.target_grpc, arguments.target_metrics))
+        if arguments.target
+        else own_server(arguments.artifacts, arguments.archive, arguments.workers, arguments.device)
+    )
+    with serving as server:
+        report = benchmark(server, load, known, busy_before=busy)
+    write_report(report, arguments.out)
+    _say(report)
+    print(f"report: {arguments.out / 'index.html'}")
+    if not report["ok"]:
+        print("error: not every request was answered and passed its check", file=sys.stderr)
+    return 0 if report["ok"] else 1
+
+
+def _say(report: dict[str, Any]) -> None:
+    for run in report["runs"]:
+        times = run["latency_ms"]
+        print(
+            f"{run['protocol']}: {run['requests']} requests, {run['failures']} failed, {run['requests_per_second']}/s, "
+            f"p50 {times.get('p50')} ms, p90 {times.get('p90')} ms, p99 {times.get('p99')} ms"
+            f"{'' if run['steady'] else ' (not steady)'}"
+        )
+        for reason, count in list(run["failure_reasons"].items())[:5]:
+            print(f"  {count} x {reason}")
+
+
+def _roofline(arguments: argparse.Namespace) -> int:
+    from benchmarks.roofline import roofline
+
+    photos = load_photos(arguments.photos, arguments.photo_count)
+    busy = busy_cpus()
+    result = roofline(
+        arguments.artifacts / "model.onnx",
+        photos,
+        threads=arguments.threads or available_cpus(),
+        batches=arguments.batch,
+        seconds=arguments.seconds,
+        device=arguments.device,
+    )
+    about = {"photos": describe(photos, arguments.photos), "machine": machine(), "busy_cpus_before": busy}
+    text = json.dumps({**result, **about}, indent=2)
+    print(text)
+    if arguments.out:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        arguments.out.write_text(text + "\n", encoding="utf-8")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    photos = argparse.ArgumentParser(add_help=False)
+    photos.add_argument("--photos", type=Path, metavar="DIR", help="folder of photos to send (default: drawn ones)")
+    photos.add_argument("--photo-count", type=_count, default=100, metavar="N", help="photos to send in turn (default: 100)")
+
+    run = commands.add_parser("run", parents=[photos], help="load a server with Locust; write report.json and index.html")
+    run.set_defaults(call=_run)
+    run.add_argument(
+        "--artifacts", type=Path, metavar="DIR", help="what `python -m export` wrote: served, and checked against"
+    )
+    run.add_argument("--target", metavar="URL", help="REST address of a running server to load instead")
+    run.add_argument("--target-grpc", metavar="HOST:PORT", help="its gRPC address (default: the same host, port 7070)")
+    run.add_argument("--target-metrics", metavar="URL", help="its metrics page (default: the same host, :8090/metrics)")
+    run.add_argument("--users", type=_count, default=8, metavar="N", help="clients at a time (default: 8)")
+    run.add_argument("--duration", type=_count, default=20, metavar="S", help="seconds for each protocol (default: 20)")
+    run.add_argument("--warm-up", type=_count, default=3, metavar="S", help="seconds before, not counted (default: 3)")
+    run.add_argument("--protocol", choices=("rest", "grpc", "both"), default="both")
+    run.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    run.add_argument("--archive", choices=("onnx", "torchscript"), default="onnx")
+    run.add_argument("--workers", type=_count, metavar="N", help="worker processes (default: the server's own)")
+    run.add_argument("--out", type=Path, default=Path("reports/benchmark"), metavar="DIR", help="(default: %(default)s)")
+
+    roof = commands.add_parser("roofline", parents=[photos], help="the same work in one process with no server")
+    roof.set_defaults(call=_roofline)
+    roof.add_argument("--artifacts", type=Path, required=True, metavar="DIR", help="what `python -m export` wrote")
+    roof.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
+    roof.add_argument("--seconds", type=_seconds, default=10.0, metavar="S", help="for each measurement (default: 10)")
+    roof.add_argument("--batch", type=_counts, default=(1, 4, 8, 16), metavar="N,N", help="sizes to try (default: 1,4,8,16)")
+    roof.add_argument("--threads", type=_count, metavar="N", help="CPUs to use (default: all this process may use)")
+    roof.add_argument("--out", type=Path, metavar="FILE", help="also write the JSON here")
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above zero")
+    return int(text)
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    return tuple(_count(part) for part in text.split(","))
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0.5 <= seconds <= 86_400:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0.5 to 86400")
+    return seconds
+
+
+if __name__ == "__main__":
+    # CI and `timeout` send TERM: the server is stopped for it as for Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    sys.exit(main())

@@ -1,0 +1,65 @@
+"""The check that each answer under load has to pass: a fast wrong answer is a failure."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from detector import FAKE, REAL
+
+SAME_WITHIN = 1e-3  # the promise of the export: one photo, one answer, whatever batch it travels in
+
+
+class AnswerChecker:
+    """Judges answers, and remembers what each photo got so that it gets the same next time.
+
+    known: calibrated probability by photo name, where it is known beforehand; otherwise a photo's first answer sets it.
+    """
+
+    def __init__(self, known: Mapping[str, float] | None = None) -> None:
+        self.known = dict(known or {})
+
+    def problem(self, photo: str, body: bytes | str, status: int = 200) -> str | None:
+        """What is wrong with an answer, in a few words that group well; None when it is right.
+
+        status: HTTP status; gRPC has none and leaves it at 200.
+        """
+        try:
+            verdict = json.loads(body)
+        except (ValueError, RecursionError):
+            verdict = None
+        if not isinstance(verdict, dict):
+            return f"status {status}, and the body is not a JSON object"
+        if status != 200 or verdict.get("ok") is not True:
+            error = verdict.get("error")
+            code = error.get("code") if isinstance(error, dict) else None
+            return f"status {verdict.get('status', status)}, error {code or 'without a code'}"
+        return _inconsistency(verdict) or self._difference(photo, verdict["calibrated"])
+
+    def _difference(self, photo: str, calibrated: float) -> str | None:
+        expected = self.known.setdefault(photo, calibrated)
+        if abs(calibrated - expected) > SAME_WITHIN:
+            return f"calibrated is not that of {photo}, {expected:.4f}, within {SAME_WITHIN}"
+        return None
+
+
+def _inconsistency(verdict: Mapping[str, Any]) -> str | None:
+    """What in a verdict contradicts itself or is not the number it should be."""
+    for name in ("logit", "raw_prob", "calibrated", "percent", "threshold"):
+        value = verdict.get(name)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            return f"{name} is not a finite number"
+        if name in ("raw_prob", "calibrated", "threshold") and not 0 <= value <= 1:
+            return f"{name} is outside [0, 1]"
+    raw_prob, calibrated = verdict["raw_prob"], verdict["calibrated"]
+    if abs(raw_prob - 0.5 * (1 + math.tanh(verdict["logit"] / 2))) > SAME_WITHIN:
+        return "raw_prob is not the sigmoid of logit"
+    if verdict.get("used_calibrator") is not True:
+        return "used_calibrator is not true"
+    if abs(verdict["percent"] - 100 * calibrated) > 0.051:  # one decimal
+        return "percent is not 100 x calibrated"
+    if verdict.get("prediction") != (FAKE if calibrated >= verdict["threshold"] else REAL):
+        return "prediction contradicts calibrated and threshold"
+    return None

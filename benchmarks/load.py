@@ -1,0 +1,148 @@
+"""One load: Locust in a process of its own for some seconds, and the samples it took."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from tqdm import tqdm
+
+from benchmarks import summary
+from detector import UnmaskError
+
+ROOT = Path(__file__).resolve().parent.parent
+LOCUSTFILE = ROOT / "benchmarks" / "locustfile.py"
+USERS = {"rest": "RestUser", "grpc": "GrpcUser"}
+FINISH_SECONDS = 30  # for requests in flight at the end; Locust counts them once they are answered
+EXIT_SECONDS = 15  # for Locust's own start and stop
+
+
+class LoadFailed(UnmaskError):
+    """The load generator itself broke, so there is nothing to report."""
+
+    code = "load_failed"
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a server listens. rest: URL. grpc: host:port."""
+
+    rest: str
+    grpc: str
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What Locust saw, one entry a request: start in seconds since the epoch, latency, what was wrong or an empty text."""
+
+    started: list[float]
+    milliseconds: list[float]
+    problems: list[str]
+    cpu_seconds: float
+
+    @property
+    def seconds(self) -> float:
+        """From the first request's start to the last one's end."""
+        return max(self._finished()) - min(self.started) if self.started else 0.0
+
+    def _finished(self) -> list[float]:
+        return [t + ms / 1e3 for t, ms in zip(self.started, self.milliseconds, strict=True)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The numbers of a report as JSON values: rates in requests per second, times in milliseconds."""
+        first = min(self.started, default=0.0)
+        finished = [t - first for t in self._finished()]
+        rates = summary.thirds(finished, self.seconds) if finished else [0.0] * 3
+        wrong = Counter(problem for problem in self.problems if problem)
+        return {
+            "requests": len(self.started),
+            "failures": wrong.total(),
+            "failure_reasons": dict(wrong.most_common()),
+            "seconds": round(self.seconds, 3),
+            "requests_per_second": round(len(finished) / self.seconds, 2) if finished else 0.0,
+            "latency_ms": summary.latency(self.milliseconds),
+            "thirds": rates,
+            "steady": summary.is_steady(rates),
+            "load_generator_cpus": round(self.cpu_seconds / self.seconds, 2) if finished else 0.0,
+            "timeline": summary.timeline(finished, self.milliseconds),
+            "percentiles": summary.percentile_curve(self.milliseconds),
+        }
+
+
+def run_load(
+    target: Target,
+    protocol: str,
+    *,
+    users: int,
+    seconds: int,
+    photos: Path | None,
+    photo_count: int,
+    known: Mapping[str, float],
+    label: str,
+) -> Samples:
+    """Send photos from `users` clients, each waiting for its answer before it asks again, for `seconds`.
+
+    protocol: `rest` or `grpc`. known: calibrated probability by photo name, as far as it is known. label: of the progress bar.
+    Raises `LoadFailed` when Locust breaks; on Ctrl-C its process is ended before `KeyboardInterrupt` goes on.
+    """
+    with TemporaryDirectory(prefix="unmask-load-") as scratch:
+        samples, answers, log = (Path(scratch) / name for name in ("samples.json", "known.json", "locust.log"))
+        answers.write_text(json.dumps(dict(known)), encoding="utf-8")
+        command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--only-summary"]
+        command += ["--host", target.rest, "--grpc-address", target.grpc, "--known", str(answers), "--samples", str(samples)]
+        command += ["--photo-count", str(photo_count), *(["--photos", str(photos.resolve())] if photos else [])]
+        command += ["--users", str(users), "--spawn-rate", str(users), "--run-time", f"{seconds}s"]
+        command += ["--stop-timeout", str(FINISH_SECONDS), "--exit-code-on-error", "0", "--loglevel", "WARNING"]
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        with log.open("wb") as output:
+            # A session of its own: Ctrl-C in a terminal reaches us alone, and we end it.
+            process = subprocess.Popen(
+                [*command, USERS[protocol]],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd=scratch,  # Locust reads locust.conf and pyproject.toml of the folder it is in
+                env={**os.environ, "PYTHONPATH": path},
+                start_new_session=True,
+            )
+            try:
+                code = _wait(process, seconds, label)
+            finally:
+                _end(process)
+        if code != 0 or not samples.is_file():
+            tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
+            raise LoadFailed(f"Locust ended with exit code {code} before it could report:\n{tail}")
+        return Samples(**json.loads(samples.read_text(encoding="utf-8")))
+
+
+def _wait(process: subprocess.Popen[bytes], seconds: int, label: str) -> int:
+    """The exit code, with a bar that runs meanwhile."""
+    deadline = time.monotonic() + seconds + FINISH_SECONDS + EXIT_SECONDS
+    with tqdm(total=seconds, desc=label, unit="s", bar_format="{desc} {bar} {n_fmt}/{total_fmt} s") as bar:
+        began = time.monotonic()
+        while True:
+            try:
+                return process.wait(timeout=0.5)
+            except subprocess.TimeoutExpired:
+                bar.update(min(int(time.monotonic() - began), seconds) - bar.n)
+            if time.monotonic() > deadline:
+                raise LoadFailed(f"Locust has not ended {FINISH_SECONDS + EXIT_SECONDS} s after its time")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

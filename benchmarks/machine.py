@@ -1,0 +1,51 @@
+"""What a number was measured on: CPU, cores, memory, Python and library versions."""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from serve.cpus import available_cpus
+
+LIBRARIES = ("numpy", "pillow", "onnxruntime-gpu", "onnxruntime", "torch", "torchserve", "grpcio", "locust")
+
+
+def machine() -> dict[str, Any]:
+    """The machine as JSON values; `label` says it in a line."""
+    cpus = available_cpus()
+    cpu = _cpu_model()
+    return {
+        "label": f"{cpu}, {cpus} core{'s' if cpus != 1 else ''}",
+        "cpu": cpu,
+        "cores": cpus,
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "libraries": {name: version for name in LIBRARIES if (version := _version(name))},
+    }
+
+
+def busy_cpus(seconds: float = 0.5) -> float:
+    """CPUs that are busy at the moment, in all processes: above 0.2 before a benchmark, its numbers are noisy."""
+    return round(psutil.cpu_percent(interval=seconds) / 100 * (psutil.cpu_count() or 1), 2)
+
+
+def _cpu_model() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.lower().startswith("model name"):
+                return " ".join(line.partition(":")[2].split())
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None

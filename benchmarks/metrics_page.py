@@ -1,0 +1,57 @@
+"""The server's own account of a run: its metrics page read before and after, and the difference as numbers for the report."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import httpx
+
+from benchmarks.counters import Histogram, Snapshot, added
+from detector import UnmaskError
+
+
+class MetricsUnreachable(UnmaskError):
+    """The server's metrics page can't be read."""
+
+    code = "metrics_unreachable"
+    status = 503
+
+
+def read_metrics(url: str) -> Snapshot:
+    """One reading of a metrics page; raises `MetricsUnreachable` when there is none at `url`."""
+    try:
+        answer = httpx.get(url, timeout=10)
+        answer.raise_for_status()
+        return Snapshot.parse(answer.text)
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        raise MetricsUnreachable(f"{url}: no metrics there ({error or type(error).__name__})") from None
+
+
+def between(before: Snapshot, after: Snapshot) -> dict[str, Any]:
+    """What the handler observed between two readings: times in milliseconds, errors by code, verdicts by label."""
+
+    def moved(name: str, **labels: str) -> Histogram:
+        return after.histogram(name, **labels) - before.histogram(name, **labels)
+
+    stages = after.values("unmask_stage_seconds", "stage")
+    batches = moved("unmask_batch_size")
+    return {
+        "request": _times(moved("unmask_request_seconds")),
+        "stages": {stage: _times(moved("unmask_stage_seconds", stage=stage)) for stage in stages},
+        "mean_batch": round(batches.mean, 2) if batches.count else None,
+        "errors": _counts(before, after, "unmask_errors", "code"),
+        "verdicts": _counts(before, after, "unmask_verdicts", "prediction"),
+    }
+
+
+def _counts(before: Snapshot, after: Snapshot, name: str, label: str) -> dict[str, int]:
+    return {key: int(n) for key, n in added(before.counts(name, label), after.counts(name, label)).items()}
+
+
+def _times(histogram: Histogram) -> dict[str, float | int | None]:
+    values = {"mean": histogram.mean, "p50": histogram.quantile(0.5), "p99": histogram.quantile(0.99)}
+    return {
+        "count": int(histogram.count),
+        **{key: None if math.isnan(value) else round(1e3 * value, 3) for key, value in values.items()},
+    }

@@ -1,0 +1,101 @@
+"""The benchmark of a running server: load by protocol, what clients and server saw of it, one report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from benchmarks.load import run_load
+from benchmarks.machine import machine
+from benchmarks.metrics_page import between, read_metrics
+from benchmarks.photos import describe, load_photos, refuse_broken
+from benchmarks.serving import Server
+from detector.scorer import Scorer
+
+NOISY_ABOVE_CPUS = 0.3
+
+
+@dataclass(frozen=True)
+class Load:
+    """What is sent. seconds and warm_up: for each protocol. photos: a folder, or None for drawn ones."""
+
+    protocols: Sequence[str]
+    users: int
+    seconds: int
+    warm_up: int
+    photos: Path | None
+    photo_count: int
+
+
+def benchmark(server: Server, load: Load, known: dict[str, float], *, busy_before: float) -> dict[str, Any]:
+    """Load the server with one protocol after the other and report on it, as JSON values.
+
+    known: calibrated probability by photo name that answers have to match, from `local_answers`; empty holds each photo's
+    answers against its first one only. busy_before: CPUs that others used before the server was started.
+    Raises `MetricsUnreachable` before any load when the metrics page is not there, `LoadFailed` when Locust breaks.
+    """
+    started = datetime.now(timezone.utc)
+    photos = load_photos(load.photos, load.photo_count)
+    read_metrics(server.metrics)
+    runs = [{"protocol": protocol, **_one(server, load, protocol, known)} for protocol in load.protocols]
+    notes = [_miscount(run) for run in runs]
+    if busy_before > NOISY_ABOVE_CPUS:
+        notes.append(f"{busy_before} CPUs were busy with other work before the start, so these numbers are noisy.")
+    return {
+        "format": 1,
+        "started": f"{started:%Y-%m-%d %H:%M} UTC",
+        "ok": all(run["requests"] and not run["failures"] for run in runs),
+        "steady": all(run["steady"] for run in runs),
+        "notes": [note for note in notes if note],
+        "machine": machine(),
+        "busy_cpus_before": busy_before,
+        "settings": {
+            "users": load.users,
+            "seconds": load.seconds,
+            "warm_up_seconds": load.warm_up,
+            "photos": describe(photos, load.photos),
+            "answers_checked_against": "the local scorer and each other" if known else "each other",
+            **server.about,
+        },
+        "runs": runs,
+    }
+
+
+def local_answers(model: Path, load: Load) -> dict[str, float]:
+    """Calibrated probability by photo name, from the same model in this process.
+
+    Raises `FileProblem` when the model can't be loaded or a file is no photo.
+    """
+    scorer = Scorer(model)
+    photos = load_photos(load.photos, load.photo_count)
+    refuse_broken(photos, scorer.manifest.image_spec)
+    return {p.name: scorer.score(p.data).calibrated for p in tqdm(photos, desc="scoring locally", unit="photo")}
+
+
+def _one(server: Server, load: Load, protocol: str, known: dict[str, float]) -> dict[str, Any]:
+    """A warm-up that is thrown away, then the measured load with the server's counters read around it."""
+    common: dict[str, Any] = {
+        "users": load.users,
+        "photos": load.photos,
+        "photo_count": load.photo_count,
+        "known": known,
+    }
+    run_load(server.target, protocol, seconds=load.warm_up, label=f"warm-up {protocol}", **common)
+    before = read_metrics(server.metrics)
+    samples = run_load(server.target, protocol, seconds=load.seconds, label=f"measure {protocol}", **common)
+    return {**samples.to_dict(), "server": between(before, read_metrics(server.metrics))}
+
+
+def _miscount(run: dict[str, Any]) -> str:
+    counted, sent = run["server"]["request"]["count"], run["requests"]
+    if counted == sent:
+        return ""
+    return (
+        f"{run['protocol']}: the clients count {sent} requests and the server's handler {counted}; it had other clients, "
+        "or refused requests before they reached the handler."
+    )

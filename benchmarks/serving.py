@@ -1,0 +1,86 @@
+"""The server under test: one that already runs, or one of our own that lives as long as the benchmark."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from urllib.parse import urlsplit
+
+from benchmarks.load import Target
+from detector import Manifest, UsageError
+from serve import control
+from serve.errors import StartupFailed
+from serve.settings import Settings
+
+STOP_SECONDS = 45  # the server's own drain limit and a margin
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where a server listens. metrics: URL of its metrics page. about: more for the report, such as archive and workers."""
+
+    target: Target
+    metrics: str
+    about: dict[str, Any] = field(default_factory=dict)
+
+
+def running_server(url: str, grpc: str | None, metrics: str | None) -> Server:
+    """A server at the REST address `url`; gRPC and metrics are looked for on the same host at their usual ports.
+
+    Raises `UsageError` when `url` is none.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UsageError(f"--target {url!r} is not a URL such as http://127.0.0.1:8080")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    ports = Settings.model_fields
+    return Server(
+        Target(f"{parts.scheme}://{parts.netloc}", grpc or f"{host}:{ports['grpc_port'].default}"),
+        metrics or f"http://{host}:{ports['supervisor_port'].default}/metrics",
+        {"server": url},
+    )
+
+
+@contextmanager
+def own_server(artifacts: Path, archive: str, workers: int | None, device: str) -> Iterator[Server]:
+    """A server on free ports, started and drained by us. Raises `StartupFailed` with its reason when it does not get ready."""
+    with TemporaryDirectory(prefix="unmask-benchmark-") as scratch:
+        state, log = Path(scratch) / "state", Path(scratch) / "serve.log"
+        command = [sys.executable, "-m", "serve", "start", "--free-ports", "--state", str(state)]
+        command += ["--artifacts", str(artifacts.resolve()), "--archive", archive, "--device", device]
+        command += ["--workers", str(workers)] if workers else []
+        print("starting the server", file=sys.stderr)
+        with log.open("wb") as output:
+            # A session of its own: Ctrl-C in a terminal reaches us alone, and the server is drained when we are done.
+            child = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            )
+            try:
+                yield _ready(child, state, log, Manifest.load(artifacts / "manifest.json"))
+            finally:
+                child.terminate()
+                try:
+                    child.wait(STOP_SECONDS)
+                except subprocess.TimeoutExpired:
+                    child.kill()
+                    child.wait()
+
+
+def _ready(child: subprocess.Popen[bytes], state: Path, log: Path, manifest: Manifest) -> Server:
+    while not (status := control.status(state))["ready"]:
+        if child.poll() is not None:
+            reason = log.read_text(encoding="utf-8", errors="replace").strip().removeprefix("error: ")
+            raise StartupFailed(reason or f"the server ended with exit code {child.returncode}")
+        time.sleep(0.2)
+    rest = urlsplit(status["rest"])
+    model, spec = manifest.model, manifest.image_spec
+    about = {"model": f"{model.name} {model.version}, {model.backbone} at {spec.size} px"}
+    about |= {"archive": status["archive"], "workers": status["workers"]["ready"], "device": status["device"]}
+    return Server(Target(f"{rest.scheme}://{rest.netloc}", status["grpc"]), status["supervisor"] + "/metrics", about)

@@ -1,0 +1,142 @@
+"""The benchmark of a real server: its report agrees with the server's own counters, and it leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from benchmarks.__main__ import main
+
+ROOT = Path(__file__).resolve().parents[2]
+SECONDS = 3
+
+
+def descendants() -> set[int]:
+    """Process ids of all that this process started, and that those started."""
+    return {p.pid for p in psutil.Process().children(recursive=True)}
+
+
+@pytest.fixture(scope="module")
+def out(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a short benchmark over both protocols."""
+    folder = tmp_path_factory.mktemp("benchmark") / "report"
+    before = descendants()
+    options = ["--users", "4", "--duration", str(SECONDS), "--warm-up", "1", "--photo-count", "20", "--workers", "1"]
+    assert main(["run", "--artifacts", str(artifacts), *options, "--out", str(folder)]) == 0
+    assert descendants() <= before
+    return folder
+
+
+@pytest.fixture(scope="module")
+def report(out: Path) -> dict[str, Any]:
+    return json.loads((out / "report.json").read_text())
+
+
+def test_every_request_over_both_protocols_passes_its_check(report: dict[str, Any]) -> None:
+    assert report["ok"] is True
+    assert [run["protocol"] for run in report["runs"]] == ["rest", "grpc"]
+    for run in report["runs"]:
+        assert run["requests"] > 10
+        assert run["failures"] == 0
+        assert run["failure_reasons"] == {}
+    assert report["settings"]["answers_checked_against"].startswith("the local scorer")
+
+
+def test_the_report_counts_what_the_server_counted_and_no_warm_up(report: dict[str, Any]) -> None:
+    for run in report["runs"]:
+        server = run["server"]
+        assert server["request"]["count"] == run["requests"]
+        assert server["stages"]["decode"]["count"] == run["requests"]
+        assert sum(server["verdicts"].values()) == run["requests"]
+        assert server["errors"] == {}
+        assert run["seconds"] < SECONDS + 2
+    assert not any("clients count" in note for note in report["notes"])
+
+
+def test_times_inside_the_server_are_within_those_the_clients_saw(report: dict[str, Any]) -> None:
+    for run in report["runs"]:
+        seen, inside = run["latency_ms"], run["server"]
+        assert 0 < seen["p50"] <= seen["p90"] <= seen["p99"] <= seen["max"]
+        assert inside["stages"]["inference"]["mean"] < inside["request"]["mean"] < seen["mean"]
+        assert run["requests_per_second"] == pytest.approx(run["requests"] / run["seconds"], rel=0.01)
+
+
+def test_the_page_stands_alone_and_shows_the_numbers(out: Path, report: dict[str, Any]) -> None:
+    page = (out / "index.html").read_text()
+    assert page.count('src="data:image/png;base64,') == page.count("src=") == 3
+    assert "http://" not in page
+    assert "https://" not in page
+    assert report["machine"]["label"] in page
+    for run in report["runs"]:
+        assert f"failed of {run['requests']:,}".replace(",", "\N{NARROW NO-BREAK SPACE}") in page
+
+
+def test_ctrl_c_ends_server_and_load_and_exits_with_130(artifacts: Path, tmp_path: Path) -> None:
+    options = [
+        "--artifacts",
+        artifacts,
+        "--duration",
+        "60",
+        "--warm-up",
+        "60",
+        "--protocol",
+        "rest",
+        "--photo-count",
+        "4",
+        "--workers",
+        "1",
+    ]
+    command = [sys.executable, "-m", "benchmarks", "run", *map(str, options), "--out", str(tmp_path / "report")]
+    log = tmp_path / "stderr"
+    with log.open("wb") as errors:
+        process = subprocess.Popen(command, cwd=ROOT, stderr=errors, stdout=subprocess.DEVNULL)
+        try:
+            deadline = time.monotonic() + 90
+            while "warm-up rest" not in log.read_text(errors="replace"):
+                assert process.poll() is None, log.read_text()
+                assert time.monotonic() < deadline, log.read_text()
+                time.sleep(0.1)
+            time.sleep(1)
+            started = psutil.Process(process.pid).children(recursive=True)
+            assert len(started) >= 3  # Locust, the supervisor, the JVM
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 130
+        finally:
+            process.kill()
+            process.wait()
+    assert [p.pid for p in started if p.is_running() and p.status() != psutil.STATUS_ZOMBIE] == []
+    assert not (tmp_path / "report").exists()
+
+
+def test_a_server_that_refuses_its_model_is_reported_with_its_reason(
+    artifacts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tampered = tmp_path / "artifacts"
+    shutil.copytree(artifacts, tampered)
+    with (tampered / "detector-onnx.mar").open("ab") as archive:
+        archive.write(b"x")
+    before = descendants()
+    assert main(["run", "--artifacts", str(tampered), "--photo-count", "2", "--out", str(tmp_path / "report")]) == 1
+    assert "detector-onnx.mar" in capsys.readouterr().err
+    assert descendants() <= before
+
+
+def test_a_target_that_does_not_answer_is_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = ["--target", "http://127.0.0.1:9", "--target-metrics", "http://127.0.0.1:9/metrics"]
+    assert main(["run", *target, "--out", str(tmp_path)]) == 1
+    assert "metrics_unreachable" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [[], ["--target", "localhost"]])
+def test_a_run_without_a_server_is_wrong_usage(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", *options]) == 2
+    assert "--target" in capsys.readouterr().err

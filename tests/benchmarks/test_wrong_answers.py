@@ -1,0 +1,99 @@
+"""Locust against a server that answers wrongly now and then: each such answer is a failure, and the exit code says so."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from benchmarks.__main__ import main
+from detector import ModelIdentity, Verdict
+
+
+class Unreliable(BaseHTTPRequestHandler):
+    """Says 0.62 of every photo, but contradicts itself, changes its mind, fails or breaks off at every fifth request."""
+
+    protocol_version = "HTTP/1.1"
+    wbufsize = -1  # headers and body leave together
+    lock = threading.Lock()
+    said: ClassVar[Counter[str]] = Counter()
+
+    def do_GET(self) -> None:  # the metrics page, read before and after a load: each starts from the beginning
+        self.said.clear()
+        self._send(200, b"# no metrics\n")
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        with self.lock:
+            n = self.said.total()
+            kinds = ("contradicts", "changed", "refused", "not JSON", "cut off")
+            kind = kinds[n // 5 % 5] if n % 5 == 4 else "right"
+            self.said[kind] += 1
+        body = self._verdict(0.62)
+        if kind == "contradicts":
+            body["prediction"] = "Real"
+        elif kind == "changed":
+            body = self._verdict(0.71)
+        elif kind == "refused":
+            body = {"ok": False, "error": {"code": "overloaded", "message": "later"}, "status": 503}
+        if kind == "cut off":
+            self.close_connection = True
+            return
+        self._send(503 if kind == "refused" else 200, b"<html>" if kind == "not JSON" else json.dumps(body).encode())
+
+    def _verdict(self, calibrated: float) -> dict[str, object]:
+        return Verdict.from_scores(
+            logit=1.0,
+            raw_prob=0.7310586,
+            calibrated_prob=calibrated,
+            threshold=0.5,
+            model=ModelIdentity("detector", "1.0", "resnet18"),
+            model_device="cpu",
+        ).to_dict()
+
+    def _send(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Quiet."""
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Unreliable)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_wrong_answers_are_counted_one_by_one_with_their_reasons(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--protocol", "rest", "--users", "1", "--duration", "2", "--warm-up", "1", "--photo-count", "3"]
+    assert main(["run", "--target", url, "--target-metrics", url, *options, "--out", str(tmp_path)]) == 1
+    assert "not every request" in capsys.readouterr().err
+    run = json.loads((tmp_path / "report.json").read_text())["runs"][0]
+    reasons = run["failure_reasons"]
+    # One in five is wrong, all through the run, and each of the five ways has a share.
+    assert run["requests"] > 50
+    assert run["failures"] == sum(reasons.values()) == pytest.approx(run["requests"] / 5, abs=1)
+    for part in ("prediction contradicts", "calibrated is not that of drawn-", "error overloaded", "not a JSON object"):
+        assert any(part in reason for reason in reasons), reasons
+    known = ("prediction contradicts", "calibrated is not", "overloaded", "not a JSON object")
+    broken_off = [reason for reason in reasons if not any(part in reason for part in known)]
+    assert len(broken_off) == 1, reasons
+    page = (tmp_path / "index.html").read_text()
+    assert "failed: see the reasons below" in page
+    assert "error overloaded" in page
+    assert "it had other clients" in page  # this server counts nothing
