@@ -13,6 +13,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from serve.health import Health, SupervisorMetrics
+from serve.settings import Settings, load_settings
+from serve.supervisor import JVM_PATIENCE
 from tests.conftest import ROOT
 
 Manifest = dict[str, Any]
@@ -129,6 +132,13 @@ def matches(selector: dict[str, str], labels: dict[str, str]) -> bool:
 
 def container_ports(manifests: list[Manifest]) -> dict[str, int]:
     return {p["name"]: p["containerPort"] for c in containers(manifests) for p in c["ports"]}
+
+
+def server_settings(container: Manifest) -> Settings:
+    """The server's settings as the container's environment makes them, each variable being one that the server knows."""
+    given = {e["name"].removeprefix("UNMASK_").lower(): e["value"] for e in container["env"]}
+    assert set(given) <= set(Settings.model_fields)
+    return load_settings(given)
 
 
 def restricted_violations(template: Manifest) -> list[str]:
@@ -263,8 +273,21 @@ def test_probes_ask_the_supervisor(manifests: list[Manifest]) -> None:
     }
     # Liveness must not ask for readiness: a pod that drains or reloads is unready, and killing it would cut its answers.
     assert asked == {"startupProbe": (8090, "/readyz"), "readinessProbe": (8090, "/readyz"), "livenessProbe": (8090, "/livez")}
+
+
+def test_the_grace_period_outlasts_the_drain(manifests: list[Manifest]) -> None:
+    (container,) = containers(manifests)
+    settings = server_settings(container)
+    assert settings.drain_grace >= 3, "kube-proxy on every node needs a moment to hear that the pod is going"
+    period = pod(manifests)["spec"]["terminationGracePeriodSeconds"]
+    assert period > settings.drain_grace + settings.drain_limit + JVM_PATIENCE
+
+
+def test_the_server_gives_up_on_a_start_before_the_kubelet_does(manifests: list[Manifest]) -> None:
+    (container,) = containers(manifests)
     startup = container["startupProbe"]
-    assert startup["periodSeconds"] * startup["failureThreshold"] > 120, "TorchServe gives a worker two minutes to start"
+    # So that the log says why, and not only that a probe failed.
+    assert startup["periodSeconds"] * startup["failureThreshold"] > server_settings(container).startup_timeout + 10
 
 
 def test_a_rollout_never_has_fewer_pods_than_before(manifests: list[Manifest]) -> None:
@@ -280,10 +303,16 @@ def test_the_autoscaler_owns_the_number_of_pods(manifests: list[Manifest]) -> No
     assert 2 <= hpa["minReplicas"] < hpa["maxReplicas"]
 
 
-def test_the_autoscaler_never_asks_for_a_counter(manifests: list[Manifest]) -> None:
+def test_the_autoscaler_asks_for_a_gauge_that_the_supervisor_exports(manifests: list[Manifest]) -> None:
+    class Idle:
+        def health(self) -> Health:
+            return Health(alive=True, ready=True, reason="ready")
+
+    exported = {family.name: family.type for family in SupervisorMetrics(Idle()).collect()}
     metrics = only(manifests, "HorizontalPodAutoscaler")["spec"]["metrics"]
     names = [m["pods"]["metric"]["name"] for m in metrics if m["type"] == "Pods"]
-    assert names == ["unmask_queue_depth"]
+    # A counter only ever grows, and the number of pods with it.
+    assert [exported[name] for name in names] == ["gauge"]
 
 
 def test_the_disruption_budget_lets_a_drain_go_on(manifests: list[Manifest]) -> None:
@@ -309,7 +338,7 @@ def test_the_cpu_overlay_scales_on_cpu_too(rendered: dict[str, list[Manifest]]) 
     metrics = only(rendered["overlays/cpu"], "HorizontalPodAutoscaler")["spec"]["metrics"]
     assert {m["type"] for m in metrics} == {"Pods", "Resource"}
     (container,) = containers(rendered["overlays/cpu"])
-    assert container["args"][container["args"].index("--device") + 1] == "cpu"
+    assert server_settings(container).device == "cpu"
     assert not any("gpu" in key for key in container["resources"]["limits"])
 
 
@@ -317,6 +346,6 @@ def test_the_gpu_overlay_asks_for_one_gpu_and_uses_it(rendered: dict[str, list[M
     (container,) = containers(rendered["overlays/gpu"])
     assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
     assert container["resources"]["requests"]["nvidia.com/gpu"] == "1"
-    assert container["args"][container["args"].index("--device") + 1] == "cuda"
+    assert server_settings(container).device == "cuda"
     tolerations = pod(rendered["overlays/gpu"])["spec"]["tolerations"]
     assert [t for t in tolerations if t["key"] == "nvidia.com/gpu" and t["effect"] == "NoSchedule"]
