@@ -87,22 +87,26 @@ def _build(source: Run, plan: Manifest, images: Pixels, work: Path, opset: int) 
     """Make, measure and prove everything in `work`; `plan` is the manifest without curve, parity and hashes."""
     spec = plan.image_spec
     properties = {**plan.model.to_dict(), "fingerprint": source.checkpoint.fingerprint}
-    with tqdm(total=5, desc="export", unit="step") as steps:
+    with tqdm(total=5, desc="tracing", unit="step") as steps:
         graph = ScoringGraph(source.checkpoint.build(), spec)
         save_torchscript(graph, spec, work / TORCHSCRIPT)
         scores = scores_to_onnx(graph, spec, opset)
         save_model(scores, work / "scores.onnx", properties)
         steps.update()
+        steps.set_description("measuring float noise")
         eager, script = checkpoint_road(graph), torchscript_road(work / TORCHSCRIPT)
         noise = measure_noise([eager, onnx_road(work / "scores.onnx"), script], images)
         steps.update()
+        steps.set_description("fusing the curve")
         curve = source.curve.with_max_slope(noise.max_slope)
         save_model(with_curve(scores, curve, opset), work / ONNX, properties)
         steps.update()
+        steps.set_description("proving parity")
         report = parity.compare_roads([eager, onnx_road(work / ONNX), script], images, curve)
-        report |= {"curve": parity.compare_curve(work / ONNX, curve)}
+        report |= {"curve": parity.compare_curve(work / ONNX, curve, images)}
         parity.require(report)
         steps.update()
+        steps.set_description("packing archives")
         report |= plan.parity | _noise_report(noise, source.curve, curve)
         manifest = replace(plan, curve=curve, parity=report)
         for model, archive in ARCHIVES.items():

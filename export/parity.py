@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 
 from detector.calibration import CalibrationCurve
+from detector.scorer import open_session
 from export.errors import ParityError
 from export.noise import ONE_ANSWER
 from export.onnx_model import extract_curve
@@ -25,26 +27,26 @@ def compare_roads(roads: Sequence[Road], images: Pixels, curve: CalibrationCurve
     reference = answers[roads[0].name, 1]
     report: dict[str, Any] = {"photos": len(images), "reference": roads[0].name}
     for name, error in (("logit", _logit_error), ("raw_prob", _raw_error), ("heatmap", _heatmap_error)):
-        report[name] = {r.name: max(error(answers[r.name, b], reference) for b in (1, 8)) for r in roads}
+        report[name] = {r.name: float(np.max([error(answers[r.name, b], reference) for b in (1, 8)])) for r in roads}
     calibrated = np.stack([curve(a.raw_prob) for a in answers.values()]).astype(np.float64)
     report["calibrated_spread"] = float(np.ptp(calibrated, axis=0).max())
     return report
 
 
-def compare_curve(model: Path, curve: CalibrationCurve) -> dict[str, Any]:
+def compare_curve(model: Path, curve: CalibrationCurve, images: Pixels) -> dict[str, Any]:
     """Largest difference between the curve in a written ONNX model and `curve`, for the same raw probability in.
 
-    At every knot and one float32 to either side, at 0, 1 and NaN; all in one batch, and one by one, since runtimes take
-    another path for the rest of a vector.
+    In the whole graph, for the raw probabilities of `images`; and cut out of it, at every knot and one float32 to either
+    side, at 0, 1 and NaN. There all in one batch and one by one: runtimes take another path for the rest of a vector.
     """
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(extract_curve(model).SerializeToString(), providers=["CPUExecutionProvider"])
+    raw_prob, calibrated = open_session(model, threads=1).run(["raw_prob", "calibrated_prob"], {"images": images})
+    alone = onnxruntime.InferenceSession(extract_curve(model).SerializeToString(), providers=["CPUExecutionProvider"])
     p = curve_points(curve)
     want = curve(p)
-    together = session.run(None, {"raw_prob": p})[0]
-    alone = np.concatenate([session.run(None, {"raw_prob": p[i : i + 1]})[0] for i in range(len(p))])
-    return {"points": len(p), "error": max(_nan_error(together, want), _nan_error(alone, want))}
+    together = alone.run(None, {"raw_prob": p})[0]
+    singly = np.concatenate([alone.run(None, {"raw_prob": p[i : i + 1]})[0] for i in range(len(p))])
+    errors = (_nan_error(calibrated, curve(raw_prob)), _nan_error(together, want), _nan_error(singly, want))
+    return {"points": len(p), "error": max(errors)}
 
 
 def curve_points(curve: CalibrationCurve) -> Floats:
@@ -78,7 +80,7 @@ def _heatmap_error(answers: Answers, reference: Answers) -> float:
 
 
 def _nan_error(found: Floats, want: Floats) -> float:
-    """Largest difference; infinite when one is NaN where the other is not."""
+    """Largest difference; 1, as wrong as a probability can be, when one is NaN where the other is not."""
     if (np.isnan(found) != np.isnan(want)).any():
-        return float("inf")
+        return 1.0
     return float(np.nanmax(np.abs(found - want)))

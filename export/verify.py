@@ -77,4 +77,5 @@ def _parity(folder: Path, manifest: Manifest, photos: Path | None) -> dict[str, 
     spec, onnx = manifest.image_spec, folder / ONNX / ONNX
     images = pictures.photos_in(photos, spec) if photos is not None else pictures.drawn(spec)
     roads = [onnx_road(onnx), torchscript_road(folder / TORCHSCRIPT / TORCHSCRIPT)]
-    return parity.compare_roads(roads, images, manifest.curve) | {"curve": parity.compare_curve(onnx, manifest.curve)}
+    report = parity.compare_roads(roads, images, manifest.curve)
+    return report | {"curve": parity.compare_curve(onnx, manifest.curve, images)}

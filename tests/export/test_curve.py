@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detector import CalibrationCurve
+from detector import CalibrationCurve, Manifest
 from export.curve import Curve
 from export.onnx_model import curve_to_onnx, extract_curve
 from export.parity import compare_curve, curve_points
@@ -46,12 +46,17 @@ def test_onnx_gives_what_numpy_gives_at_every_knot_beside_it_and_at_the_ends(nam
 def test_nan_stays_nan_wherever_it_is_in_a_vector(artifacts):
     """Vectorised clips may drop a NaN in full lanes and keep it in the rest."""
     session = onnxruntime.InferenceSession(extract_curve(artifacts / "model.onnx").SerializeToString())
-    for n, at in [(n, at) for n in (1, 3, 8, 17) for at in range(n)]:
+    for n, at in [(size, place) for size in (1, 3, 8, 17) for place in range(size)]:
         p = np.full(n, 0.5, np.float32)
         p[at] = np.nan
         assert np.isnan(session.run(None, {"raw_prob": p})[0]).tolist() == [i == at for i in range(n)]
 
 
-def test_the_comparison_sees_another_curve(artifacts):
-    shipped = CalibrationCurve.identity()
-    assert compare_curve(artifacts / "model.onnx", shipped)["error"] > 1e-3
+def test_the_comparison_tells_the_shipped_curve_from_one_knot_off(artifacts):
+    shipped = Manifest.load(artifacts / "manifest.json").curve
+    images = np.zeros((1, 128, 128, 3), np.uint8)
+    y = shipped.y.copy()
+    top = int(np.argmax(np.diff(y))) + 1
+    y[top] = (y[top - 1] + 3 * y[top]) / 4
+    assert compare_curve(artifacts / "model.onnx", shipped, images)["error"] <= 1e-6
+    assert compare_curve(artifacts / "model.onnx", CalibrationCurve(shipped.x, y), images)["error"] > 1e-4

@@ -18,10 +18,10 @@ from training.checkpoint import load_checkpoint, save_checkpoint
 
 
 @pytest.fixture(scope="module")
-def noisy_run(run_dir, tmp_path_factory):
+def noisy_run(squeezenet_run, tmp_path_factory):
     """A network whose logits are so large that float32 can't tell them to 1e-4."""
     folder = tmp_path_factory.mktemp("noisy")
-    checkpoint = load_checkpoint(run_dir / "best_model.pth")
+    checkpoint = load_checkpoint(squeezenet_run / "best_model.pth")
     last = [k for k in checkpoint.weights if k.startswith("head.")][-2:]
     weights = {k: v * 1000 if k in last else v for k, v in checkpoint.weights.items()}
     save_checkpoint(folder / "best_model.pth", replace(checkpoint, weights=weights))
@@ -38,8 +38,8 @@ def test_a_run_whose_roads_disagree_fails_and_leaves_what_was_there(noisy_run, t
     assert (out / "manifest.json").read_text() == "what was here before"
 
 
-def test_weights_that_are_no_numbers_are_refused(run_dir, tmp_path):
-    checkpoint = load_checkpoint(run_dir / "best_model.pth")
+def test_weights_that_are_no_numbers_are_refused(squeezenet_run, tmp_path):
+    checkpoint = load_checkpoint(squeezenet_run / "best_model.pth")
     weights = {k: torch.full_like(v, float("nan")) if k.startswith("head.") else v for k, v in checkpoint.weights.items()}
     save_checkpoint(tmp_path / "best_model.pth", replace(checkpoint, weights=weights))
     with pytest.raises(ParityError, match="no finite number"):

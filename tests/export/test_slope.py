@@ -62,7 +62,7 @@ def test_an_answer_moves_only_as_far_as_a_step_within_reach_explains(curve, limi
     reach = min(1.0, 1.02 * (float(curve.y[-1]) - float(curve.y[0])) / limit + 2e-7)
     low, high = curve(np.clip(GRID - np.float32(reach), 0, 1)), curve(np.clip(GRID + np.float32(reach), 0, 1))
     moved = np.abs(bounded(GRID) - curve(GRID))
-    assert (moved <= high - low + 2e-5).all()
+    assert (moved <= high - low + 2e-5 + limit * 2**-24).all()  # a ramp's foot is where float32 has a number
 
 
 @settings(max_examples=100, deadline=None)

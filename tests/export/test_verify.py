@@ -13,6 +13,8 @@ import torch
 from detector import Manifest, sha256
 from export.__main__ import main
 from export.archive import write_archive
+from export.graph import ScoringGraph
+from export.torchscript import save_torchscript
 
 
 @pytest.fixture
@@ -110,11 +112,11 @@ def test_an_archive_with_another_threshold_than_its_folder_is_found(copy, capsys
 
 def test_archives_of_two_networks_fail_on_parity_though_every_hash_is_right(copy, capsys):
     class Another(torch.nn.Module):
-        def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            logit = images.float().mean(dim=(1, 2, 3)) / 255
-            return logit, logit.reshape(-1, 1, 1).expand(-1, 4, 4)
+        def logit_and_map(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return x.mean(dim=(1, 2, 3)), x[:, 0, :4, :4]
 
-    torch.jit.script(Another()).save(str(copy.parent / "model.pt"))
+    spec = Manifest.load(copy / "manifest.json").image_spec
+    save_torchscript(ScoringGraph(Another(), spec), spec, copy.parent / "model.pt")
     write_archive(copy / "detector-torchscript.mar", copy.parent / "model.pt", Manifest.load(copy / "manifest.json"))
     rehash(copy)
     code, report = verify(copy, capsys)
