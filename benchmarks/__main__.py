@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.machine import busy_cpus, machine
 from benchmarks.photos import describe, load_photos
 from detector import UsageError, cli
-from serve.cpus import available_cpus
+from detector.cpus import available_cpus
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -58,7 +58,7 @@ class Samples:
         return [t + ms / 1e3 for t, ms in zip(self.started, self.milliseconds, strict=True)]
 
     def to_dict(self) -> dict[str, Any]:
-        """The numbers of a report as JSON values: rates in requests per second, times in milliseconds."""
+        """The numbers of a report as JSON values: rates in requests per second, times in milliseconds, CPU time a request."""
         first = min(self.started, default=0.0)
         finished = [t - first for t in self._finished()]
         rates = summary.thirds(finished, self.seconds) if finished else [0.0] * 3
@@ -72,7 +72,7 @@ class Samples:
             "latency_ms": summary.latency(self.milliseconds),
             "thirds": rates,
             "steady": summary.is_steady(rates),
-            "load_generator_cpus": round(self.cpu_seconds / self.seconds, 2) if finished else 0.0,
+            "load_generator_cpu_ms": round(1e3 * self.cpu_seconds / len(finished), 3) if finished else None,
             "timeline": summary.timeline(finished, self.milliseconds),
             "percentiles": summary.percentile_curve(self.milliseconds),
         }

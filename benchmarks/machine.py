@@ -9,7 +9,7 @@ from typing import Any
 
 import psutil
 
-from serve.cpus import available_cpus
+from detector.cpus import available_cpus
 
 LIBRARIES = ("numpy", "pillow", "onnxruntime-gpu", "onnxruntime", "torch", "torchserve", "grpcio", "locust")
 

@@ -59,10 +59,9 @@ def roofline(
         tried = []
         for design in sweep:
             steps.set_postfix_str(f"{design.design}, batch {design.batch}")
-            rate = throughput(model, photos, design, seconds=max(1.0, SWEEP_SHARE * seconds), device=device)
-            tried.append((rate["photos_per_second"], design))
+            tried.append((throughput(model, photos, design, seconds=max(1.0, SWEEP_SHARE * seconds), device=device), design))
             steps.update()
-        best = max(tried, key=lambda entry: entry[0])[1]
+        best = max(tried, key=lambda entry: entry[0]["photos_per_second"])[1]
         steps.set_postfix_str(f"the best again: {best.design}, batch {best.batch}")
         final = throughput(model, photos, best, seconds=seconds, device=device)
         steps.update()
@@ -70,7 +69,7 @@ def roofline(
         "single_photo": min(singles, key=lambda entry: entry["p50"]),
         "single_photo_by_threads": singles,
         "throughput": {**asdict(best), **final},
-        "sweep": [{**asdict(design), "photos_per_second": rate} for rate, design in tried],
+        "sweep": [{**asdict(design), **result} for result, design in tried],
     }
 
 
@@ -90,7 +89,10 @@ def single_photo(model: Path, photos: Sequence[Photo], *, threads: int, seconds:
 
 
 def throughput(model: Path, photos: Sequence[Photo], design: Design, *, seconds: float, device: str = "cpu") -> dict[str, Any]:
-    """Photos per second with every thread busy, over `seconds` after a warm-up."""
+    """Photos per second with every thread busy, over `seconds` after a warm-up.
+
+    CPU time per photo, all threads together, changes far less than the rate when other work takes CPUs away.
+    """
     spans: list[tuple[float, float]] = []  # when each batch began and ended; appending is atomic
     stop = threading.Event()
 
@@ -120,16 +122,19 @@ def throughput(model: Path, photos: Sequence[Photo], design: Design, *, seconds:
         running = [workers.submit(work, s, f, decoders if pipeline else None) for s, f in zip(scorers, feeds, strict=True)]
         try:
             time.sleep(WARM_UP_SECONDS)
-            start = time.perf_counter()
+            start, cpu = time.perf_counter(), time.process_time()
             time.sleep(seconds)
+            cpu = time.process_time() - cpu
         finally:
             stop.set()
         for future in running:
             future.result()
     edges = [start + seconds * third / 3 for third in range(4)]
     rates = [round(design.batch * _batches_within(spans, low, high) / (high - low), 2) for low, high in pairwise(edges)]
+    per_second = sum(rates) / 3
     return {
-        "photos_per_second": round(sum(rates) / 3, 2),
+        "photos_per_second": round(per_second, 2),
+        "cpu_ms_per_photo": round(1e3 * cpu / (per_second * seconds), 3) if per_second else None,
         "thirds": rates,
         "steady": summary.is_steady(rates),
     }

@@ -86,9 +86,12 @@ def _one(server: Server, load: Load, protocol: str, known: dict[str, float]) -> 
         "known": known,
     }
     run_load(server.target, protocol, seconds=load.warm_up, label=f"warm-up {protocol}", **common)
-    before = read_metrics(server.metrics)
+    before, cpu_before = read_metrics(server.metrics), server.cpu_seconds()
     samples = run_load(server.target, protocol, seconds=load.seconds, label=f"measure {protocol}", **common)
-    return {**samples.to_dict(), "server": between(before, read_metrics(server.metrics))}
+    cpu_after, after = server.cpu_seconds(), read_metrics(server.metrics)
+    used = None if cpu_before is None or cpu_after is None else 1e3 * (cpu_after - cpu_before)
+    cpu_ms = round(used / len(samples.started), 3) if used is not None and samples.started else None
+    return {**samples.to_dict(), "server_cpu_ms": cpu_ms, "server": between(before, after)}
 
 
 def _miscount(run: dict[str, Any]) -> str:

@@ -6,12 +6,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlsplit
+
+import psutil
 
 from benchmarks.load import Target
 from detector import Manifest, UsageError
@@ -24,11 +26,25 @@ STOP_SECONDS = 45  # the server's own drain limit and a margin
 
 @dataclass(frozen=True)
 class Server:
-    """Where a server listens. metrics: URL of its metrics page. about: more for the report, such as archive and workers."""
+    """Where a server listens. metrics: URL of its metrics page. about: more for the report, such as archive and workers.
+    pid: of its supervisor, when it is ours."""
 
     target: Target
     metrics: str
     about: dict[str, Any] = field(default_factory=dict)
+    pid: int | None = None
+
+    def cpu_seconds(self) -> float | None:
+        """CPU time that its supervisor, JVM and workers have used so far; None when it is not ours to look into."""
+        if self.pid is None:
+            return None
+        top = psutil.Process(self.pid)
+        seconds = 0.0
+        for process in (top, *top.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):  # a helper that ended a moment ago
+                times = process.cpu_times()
+                seconds += times.user + times.system
+        return seconds
 
 
 def running_server(url: str, grpc: str | None, metrics: str | None) -> Server:
@@ -83,4 +99,6 @@ def _ready(child: subprocess.Popen[bytes], state: Path, log: Path, manifest: Man
     model, spec = manifest.model, manifest.image_spec
     about = {"model": f"{model.name} {model.version}, {model.backbone} at {spec.size} px"}
     about |= {"archive": status["archive"], "workers": status["workers"]["ready"], "device": status["device"]}
-    return Server(Target(f"{rest.scheme}://{rest.netloc}", status["grpc"]), status["supervisor"] + "/metrics", about)
+    return Server(
+        Target(f"{rest.scheme}://{rest.netloc}", status["grpc"]), status["supervisor"] + "/metrics", about, child.pid
+    )

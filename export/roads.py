@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from detector.cpus import available_cpus
 from detector.scorer import open_session
 from export.graph import ScoringGraph
 from export.torchscript import load_torchscript
@@ -82,8 +82,7 @@ def torchscript_road(path: Path) -> Road:
 
 def thread_counts() -> list[int]:
     """One thread, and as many as this process may use."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return sorted({1, cpus})
+    return sorted({1, available_cpus()})
 
 
 @contextmanager

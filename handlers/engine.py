@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from detector.errors import FileProblem
 from detector.manifest import Manifest
-from detector.scorer import open_session
+from detector.scorer import OUTPUTS, open_session, run_graph
 
 ONNX_MODEL, TORCHSCRIPT_MODEL = "model.onnx", "model.pt"
 Array = NDArray[np.float32]
@@ -61,8 +62,8 @@ class OnnxEngine:
 
     def run(self, images: NDArray[np.uint8], *, heatmap: bool = False) -> Scores:
         """Score uint8[N, H, W, 3] from `decode_image`."""
-        names = ["logit", "raw_prob", "calibrated_prob"] + (["heatmap"] if heatmap else [])
-        logit, raw_prob, calibrated_prob, *rest = self._session.run(names, {"images": images})
+        names = (*OUTPUTS, "heatmap") if heatmap else OUTPUTS
+        logit, raw_prob, calibrated_prob, *rest = run_graph(self._session, images, names)
         return Scores(logit, raw_prob, calibrated_prob, rest[0] if heatmap else None)
 
 
@@ -77,9 +78,11 @@ class TorchScriptEngine:
         self._torch = torch
         if device != "cpu" and not torch.cuda.is_available():
             raise FileProblem(f"device {device} was asked for, and torch finds no usable GPU; use --device cpu")
+        torch.backends.cudnn.allow_tf32 = False  # as for ONNX Runtime: its 10 bits would move the calibrated answer
         if threads:
             torch.set_num_threads(threads)
         try:
+            warnings.filterwarnings("ignore", category=FutureWarning, module="torch.jit")  # 2.15 deprecates all of it
             module: torch.jit.ScriptModule = torch.jit.load(str(path), map_location=device)  # type: ignore[no-untyped-call]
         except (RuntimeError, ValueError) as error:
             reason = str(error).replace(str(path), path.name).strip().splitlines()[0]

@@ -28,8 +28,9 @@ class Service:
 
     def initialize(self, context: Any) -> None:
         """Load the archive's model. Raises `FileProblem` when it must not be served; TorchServe then ends the worker."""
-        # TorchServe logs two lines for every batch at INFO, and its JVM matches each against regular expressions.
-        logging.getLogger().setLevel(os.environ.get("UNMASK_WORKER_LOG_LEVEL", "WARNING"))
+        if level := os.environ.get("UNMASK_WORKER_LOG_LEVEL"):
+            # TorchServe logs two lines for every batch at INFO, and its JVM matches each against regular expressions.
+            logging.getLogger().setLevel(level)
         try:
             self._core = _load(context.system_properties, os.environ)
         except Exception as error:
@@ -56,7 +57,7 @@ def _load(properties: Mapping[str, Any], environment: Mapping[str, str]) -> Core
         raise FileProblem("the worker imported another `detector` than the archive's own; unset PYTHONPATH and start again")
     engine = load_engine(
         directory,
-        device=_device(properties.get("gpu_id"), environment.get("UNMASK_WORKER_DEVICE")),
+        device=choose_device(properties.get("gpu_id"), environment.get("UNMASK_WORKER_DEVICE")),
         threads=int(environment.get("UNMASK_WORKER_THREADS", "0")),
     )
     core = Core(engine, open_metrics(), max_body_bytes=int(environment.get("UNMASK_MAX_BODY_BYTES", str(MAX_BODY_BYTES))))
@@ -64,7 +65,7 @@ def _load(properties: Mapping[str, Any], environment: Mapping[str, str]) -> Core
     return core
 
 
-def _device(gpu_id: int | None, wanted: str | None) -> str:
+def choose_device(gpu_id: int | None, wanted: str | None) -> str:
     """The GPU that TorchServe dealt to this worker, or the CPU where it has none or the CPU was asked for."""
     if wanted == "cpu" or (wanted is None and gpu_id is None):
         return "cpu"

@@ -66,7 +66,7 @@ def _setup(options: argparse.Namespace, arguments: list[str]) -> int:
 
 def _predict(options: argparse.Namespace, arguments: list[str]) -> int:
     record = find_record(_state(options))
-    fallback = Settings()
+    fallback = load_settings({})
     client: RestClient | GrpcClient
     if options.grpc:
         client = GrpcClient(options.target or (record.grpc_target if record else f"127.0.0.1:{fallback.grpc_port}"))

@@ -88,15 +88,20 @@ class GrpcClient(_Closing):
             status = self._grpc.StatusCode
             if error.code() == status.UNAVAILABLE:
                 raise ServerUnreachable(f"{self._target}: nothing answers ({error.details()})") from None
-            # TorchServe puts all its refusals under INTERNAL; a full queue can be told by its text only.
-            full = error.code() == status.INTERNAL and "no worker" in (error.details() or "")
-            known = {status.RESOURCE_EXHAUSTED: 413, status.DEADLINE_EXCEEDED: 408, status.NOT_FOUND: 404}
-            return _failed(503 if full else known.get(error.code(), 500), error.details() or str(error.code()))
+            return _failed(self._status(error.code(), error.details() or ""), error.details() or str(error.code()))
         return _verdict(reply.prediction) or _failed(500, "the answer is not JSON")
 
     def close(self) -> None:
         """Give the connection back."""
         self._channel.close()
+
+    def _status(self, code: Any, details: str) -> int:
+        """The HTTP status that means the same. TorchServe puts all its refusals under INTERNAL, told apart by their text only,
+        and breaks a call off in the middle of a message that is larger than it takes."""
+        known = self._grpc.StatusCode
+        if code == known.INTERNAL:
+            return 503 if "no worker" in details else 404 if details.startswith("Model ") else 500
+        return {known.CANCELLED: 413, known.RESOURCE_EXHAUSTED: 413, known.DEADLINE_EXCEEDED: 408}.get(code, 500)
 
 
 def _verdict(body: bytes) -> dict[str, Any] | None:
@@ -110,7 +115,8 @@ def _verdict(body: bytes) -> dict[str, Any] | None:
 
 def _failed(status: int, text: str) -> dict[str, Any]:
     """A refusal by TorchServe's frontend in the form that the handler uses."""
-    error = UnmaskError(_message(text) or "the server gave no reason")
+    reason = "the photo is larger than the server takes" if status == 413 else _message(text)
+    error = UnmaskError(reason or "the server gave no reason")
     body = error_body(error)
     body["error"]["code"] = _FRONTEND_CODES.get(status, "server_error")
     body["status"] = status

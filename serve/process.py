@@ -12,14 +12,13 @@ import time
 from pathlib import Path
 from typing import IO
 
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
-_LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+_PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 
 def adopt_orphans() -> None:
     """Make this process the parent of its orphaned descendants (Linux), so that it can wait for them."""
-    if _LIBC is not None:
-        _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def start(arguments: list[str], environment: dict[str, str], directory: Path, output: IO[bytes]) -> subprocess.Popen[bytes]:
@@ -27,15 +26,15 @@ def start(arguments: list[str], environment: dict[str, str], directory: Path, ou
 
     On Linux the kernel kills it when the calling thread ends, so call this from the main thread.
     """
+    leash = [sys.executable, "-I", "-S", str(Path(__file__).with_name("leash.py")), str(os.getpid())]
     return subprocess.Popen(
-        arguments,
+        [*leash, *arguments] if sys.platform == "linux" else arguments,
         env=environment,
         cwd=directory,
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=subprocess.STDOUT,
         start_new_session=True,
-        preexec_fn=_die_with_parent if _LIBC is not None else None,
     )
 
 
@@ -48,9 +47,9 @@ def stop(process: subprocess.Popen[bytes], patience: float) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-    deadline = time.monotonic() + min(patience, 1.0)  # the others leave by themselves when their sockets close
-    while _group_lives(process.pid):
-        if time.monotonic() > deadline:
+    leader_gone = time.monotonic()
+    while _group_lives(process.pid) and (waited := time.monotonic() - leader_gone) < 2 * patience:
+        if waited > min(patience, 1.0):  # the others leave by themselves when their sockets close
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
         time.sleep(0.02)
@@ -66,8 +65,3 @@ def _group_lives(group: int) -> bool:
     except ProcessLookupError:
         return False
     return True
-
-
-def _die_with_parent() -> None:
-    assert _LIBC is not None
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

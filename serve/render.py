@@ -154,13 +154,12 @@ def config(settings: Settings, version: str, layout: Layout) -> dict[str, str]:
         # Ours come from prometheus_client; the system ones start a Python with torch every minute.
         "disable_system_metrics": "true",
         "metrics_mode": "prometheus",
-        "prefer_direct_buffer": "true",
     }
 
 
 def _properties(values: Mapping[str, str]) -> str:
-    """Java's properties format, in which a backslash escapes."""
-    lines = [f"{key}={value}".replace("\\", "\\\\") for key, value in values.items()]
+    """Java's properties format, whose escapes JSON's are too."""
+    lines = [f"{key}={json.dumps(value)[1:-1]}" for key, value in values.items()]
     return "# Rendered by `python -m serve`; changes here are lost at the next start.\n" + "\n".join(lines) + "\n"
 
 
@@ -227,6 +226,8 @@ def _variables(settings: Settings, layout: Layout) -> dict[str, str]:
         "PYTHONPATH": str(layout.python),
         "PYTHONUNBUFFERED": "1",
         "OMP_NUM_THREADS": str(settings.worker_threads),
+        # ONNX Runtime 1.31 keeps a device id and sends usage events to its maker; the Python call for it comes too late.
+        "ORT_DISABLE_TELEMETRY": "1",
         "UNMASK_WORKER_DEVICE": settings.device,
         "UNMASK_WORKER_THREADS": str(settings.worker_threads),
         "UNMASK_WORKER_LOG_LEVEL": level,

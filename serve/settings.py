@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from detector.cpus import available_cpus
 from detector.errors import UsageError
-from serve.cpus import available_cpus
 from serve.errors import PortTaken
 
 MODEL = "detector"

@@ -20,6 +20,7 @@ from serve import process
 from serve.artifacts import install_archive
 from serve.errors import ServerDied, StartupFailed
 from serve.health import Health, HealthServer
+from serve.logs import last_line, worker_exception
 from serve.management import Management, ModelStatus
 from serve.record import FILE, Record, record_of, take_lock
 from serve.render import Command, Layout, render
@@ -54,8 +55,10 @@ class Supervisor:
         serving = alive and fresh and status is not None and status.serving
         if self._stop.is_set():
             reason = "draining"
-        elif not alive:
-            reason = "starting" if self._jvm is None else "TorchServe is down"
+        elif self._jvm is not None and not alive:
+            reason = "TorchServe is down"
+        elif status is None:
+            reason = "starting"
         elif not serving:
             reason = "waiting for workers" if fresh else "TorchServe does not answer"
         else:
@@ -64,7 +67,7 @@ class Supervisor:
             alive=alive or self._jvm is None,
             ready=serving and not self._stop.is_set(),
             reason=reason,
-            workers_ready=len(status.ready) if status else 0,
+            workers_ready=len(status.ready) if status and alive and fresh else 0,
             workers_wanted=self._settings.worker_count,
             worker_restarts=self._restarts,
             queue_pending=status.pending if status else 0,
@@ -89,10 +92,9 @@ class Supervisor:
             with self._signals(), self._serving(command):
                 record = record_of(settings, layout.logs)
                 record.save(layout.state)
-                began = time.monotonic()
                 self._await_ready()
                 if not self._stop.is_set():
-                    self._announce(record, time.monotonic() - began)
+                    self._announce(record)
                     self._watch()
                 self._drain()
         return 0
@@ -163,18 +165,18 @@ class Supervisor:
         layout = self._layout
         if layout.load_error.is_file() and (message := layout.load_error.read_text(encoding="utf-8")):
             return f"the worker can't load the model: {message}"
-        if "Backend worker process died" in (output := _read(layout.logs / "worker.log")):
-            return f"the worker died while it loaded the model: {_last_line(output)}"
+        if cause := worker_exception(layout.logs / "worker.log"):
+            return f"the worker died while it loaded the model: {cause}"
         if self._jvm is not None and (code := self._jvm.poll()) is not None:
-            return f"TorchServe ended with {code}: {_last_line(_read(layout.logs / 'jvm.log'))}"
+            return f"TorchServe ended with {code}: {last_line(layout.logs / 'jvm.log')}"
         if status is not None and not status.registered:
-            return f"TorchServe did not take the archive: {_last_line(_read(layout.logs / 'torchserve.log'))}"
+            return f"TorchServe did not take the archive: {last_line(layout.logs / 'torchserve.log')}"
         return None
 
-    def _announce(self, record: Record, seconds: float) -> None:
+    def _announce(self, record: Record) -> None:
         settings = self._settings
         print(
-            f"ready after {seconds:.1f} s: {settings.archive} on {settings.device}, "
+            f"ready after {time.time() - record.started:.1f} s: {settings.archive} on {settings.device}, "
             f"{settings.worker_count} workers with {settings.worker_threads} threads each\n"
             f"  REST        {record.rest_url}\n"
             f"  gRPC        {record.grpc_target}\n"
@@ -185,12 +187,21 @@ class Supervisor:
         )
 
     def _watch(self) -> None:
-        """Until somebody asks to stop. Raises `ServerDied` when the JVM goes first."""
+        """Until somebody asks to stop.
+
+        Raises `ServerDied` when the JVM goes first, or the workers do not come back: after five minutes of failed starts
+        TorchServe gives up on a worker and goes on without it.
+        """
         assert self._jvm is not None
+        served = time.monotonic()
         while not self._stop.wait(POLL_SECONDS):
             if (code := self._jvm.poll()) is not None:
                 raise ServerDied(f"TorchServe ended with {code}; its last words are in {self._layout.logs}")
-            self._look()
+            status = self._look()
+            if status is not None and status.serving:
+                served = time.monotonic()
+            elif time.monotonic() - served > 2 * self._settings.startup_timeout:
+                raise ServerDied(f"the workers do not come back; the reason is in {self._layout.logs}")
 
     def _drain(self) -> None:
         """Go on serving until nothing is in hand, or the limit is reached, or a second signal comes."""
@@ -215,16 +226,3 @@ def requests_in_progress(metrics: Path) -> int:
         if family.name == "unmask_requests_in_progress":
             return int(sum(sample.value for sample in family.samples))
     return 0
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-
-
-def _last_line(text: str) -> str:
-    """The last line that says something: of a Python traceback in a log, the exception."""
-    lines = [line.partition(" - ")[2] or line for line in text.splitlines() if line.strip()]
-    return lines[-1].strip() if lines else "there is no log"

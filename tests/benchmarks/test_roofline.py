@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ def test_each_design_answers_photos_all_the_time(artifacts: Path, design: Design
     rate = throughput(artifacts / "model.onnx", drawn_photos(8), design, seconds=0.6)
     assert rate["photos_per_second"] > 0
     assert min(rate["thirds"]) > 0
+    assert 0 < rate["cpu_ms_per_photo"] * rate["photos_per_second"] < 1e3 * (os.cpu_count() or 1) * 1.1
     assert sum(rate["thirds"]) / 3 == pytest.approx(rate["photos_per_second"], abs=0.01)
 
 

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from benchmarks.__main__ import main
+from benchmarks.serving import running_server
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 3
@@ -67,6 +68,8 @@ def test_times_inside_the_server_are_within_those_the_clients_saw(report: dict[s
         seen, inside = run["latency_ms"], run["server"]
         assert 0 < seen["p50"] <= seen["p90"] <= seen["p99"] <= seen["max"]
         assert inside["stages"]["inference"]["mean"] < inside["request"]["mean"] < seen["mean"]
+        assert run["server_cpu_ms"] > 0
+        assert run["load_generator_cpu_ms"] > 0
         assert run["requests_per_second"] == pytest.approx(run["requests"] / run["seconds"], rel=0.01)
 
 
@@ -140,3 +143,12 @@ def test_a_target_that_does_not_answer_is_exit_code_1(tmp_path: Path, capsys: py
 def test_a_run_without_a_server_is_wrong_usage(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", *options]) == 2
     assert "--target" in capsys.readouterr().err
+
+
+def test_a_running_server_is_looked_for_at_its_usual_ports() -> None:
+    server = running_server("http://10.0.0.5:8080/", None, None)
+    assert (server.target.rest, server.target.grpc) == ("http://10.0.0.5:8080", "10.0.0.5:7070")
+    assert server.metrics == "http://10.0.0.5:8090/metrics"
+    assert running_server("https://[::1]:8443", None, None).target.grpc == "[::1]:7070"
+    named = running_server("http://a:1", "b:2", "http://c:3/metrics")
+    assert (named.target.grpc, named.metrics) == ("b:2", "http://c:3/metrics")

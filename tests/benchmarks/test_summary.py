@@ -22,7 +22,7 @@ def test_rates_and_latencies_are_those_of_the_samples() -> None:
     assert report["failure_reasons"] == {"status 503, error overloaded": 3}
     assert report["requests_per_second"] == pytest.approx(100, rel=0.01)
     assert report["latency_ms"] == {"mean": 5, "p50": 5, "p90": 5, "p99": 5, "max": 5}
-    assert report["load_generator_cpus"] == pytest.approx(0.2, abs=0.01)
+    assert report["load_generator_cpu_ms"] == pytest.approx(2)
     assert sum(row["requests"] for row in report["timeline"]) == pytest.approx(3000, abs=110)
 
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from detector import FileProblem
-from handlers.service import Service, _device
+from handlers.service import Service, choose_device
 
 context_module = pytest.importorskip("ts.context")
 
@@ -39,9 +39,9 @@ def test_each_request_of_a_batch_gets_its_own_status_type_and_id(archives, monke
     ("gpu", "wanted", "device"), [(None, None, "cpu"), (1, "cpu", "cpu"), (1, None, "cuda:1"), (0, "cuda", "cuda:0")]
 )
 def test_the_model_runs_on_the_gpu_that_torchserve_dealt(gpu, wanted, device):
-    assert _device(gpu, wanted) == device
+    assert choose_device(gpu, wanted) == device
 
 
 def test_a_gpu_that_torchserve_does_not_find_is_not_made_a_cpu_in_silence():
     with pytest.raises(FileProblem, match="nvidia-smi"):
-        _device(None, "cuda")
+        choose_device(None, "cuda")

@@ -136,7 +136,7 @@ def container_ports(manifests: list[Manifest]) -> dict[str, int]:
 
 def server_settings(container: Manifest) -> Settings:
     """The server's settings as the container's environment makes them, each variable being one that the server knows."""
-    given = {e["name"].removeprefix("UNMASK_").lower(): e["value"] for e in container["env"]}
+    given = {e["name"][7:].lower(): e["value"] for e in container["env"] if e["name"].startswith("UNMASK_")}
     assert set(given) <= set(Settings.model_fields)
     return load_settings(given)
 

@@ -13,7 +13,8 @@ from tests.serve.running import RunningServer
 @pytest.fixture(scope="session")
 def torchscript_server(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """A real TorchServe with the TorchScript archive."""
-    running = RunningServer(artifacts, tmp_path_factory.mktemp("torchscript"), "--archive", "torchscript", "--workers", "1")
+    flags = ("--archive", "torchscript", "--workers", "1", "--threads", "1")
+    running = RunningServer(artifacts, tmp_path_factory.mktemp("torchscript"), *flags)
     try:
         yield running.await_ready()
     finally:

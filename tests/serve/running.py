@@ -77,8 +77,10 @@ class RunningServer:
 
     def probe(self, path: str) -> tuple[int, str]:
         """Status and body of one of the supervisor's pages; 0 when it does not answer."""
+        if (record := find_record(self.state)) is None:
+            return 0, ""
         try:
-            response = httpx.get(f"{self.record.supervisor_url}/{path}", timeout=5, trust_env=False)
+            response = httpx.get(f"{record.supervisor_url}/{path}", timeout=5, trust_env=False)
             return response.status_code, response.text
         except httpx.HTTPError:
             return 0, ""

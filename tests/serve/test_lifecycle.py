@@ -46,6 +46,7 @@ def test_it_is_live_but_not_ready_until_the_workers_are(start):
     server = start()
     seen = []
     while not seen or seen[-1] != 200:
+        assert server.process.poll() is None, server.output
         status, body = server.probe("readyz")
         if status:
             seen.append(status)
@@ -53,9 +54,19 @@ def test_it_is_live_but_not_ready_until_the_workers_are(start):
             assert server.probe("livez")[0] == 200
         time.sleep(0.02)
     assert seen[0] == 503
-    assert f"REST        {server.record.rest_url}" in server.output or server.process.poll() is None
 
-    # The JVM dies: the supervisor says so and ends with it.
+
+def test_a_killed_worker_is_replaced_and_a_killed_jvm_ends_the_server(start, photos):
+    server = start().await_ready()
+    assert server.record.rest_url in server.output
+    worker = next(p for p in server.family() if "model_service_worker" in " ".join(p.cmdline()))
+    worker.kill()
+    while server.probe("readyz")[0] == 200:
+        time.sleep(0.02)
+    server.await_ready()
+    assert server.predict(photos[0])["ok"]
+    assert server.metric("unmask_worker_restarts_total") == 1
+
     family = server.family()
     server.jvm.kill()
     assert server.process.wait(60) == 1
@@ -81,9 +92,9 @@ def test_stop_drains_what_is_in_hand_and_leaves_no_process(artifacts, tmp_path, 
         supervisor = psutil.Process(record.pid)
         family = [supervisor, *supervisor.children(recursive=True)]
         client = RestClient(record.rest_url)
-        with ThreadPoolExecutor(8) as pool, client:
+        with ThreadPoolExecutor(6) as pool, client:
             client.predict(slow_photo)
-            waiting = [pool.submit(client.predict, slow_photo) for _ in range(24)]
+            waiting = [pool.submit(client.predict, slow_photo) for _ in range(12)]
             waiting[0].result()
             stopped = pool.submit(serve, "stop", "--state", state)
             assert all(w.result()["ok"] for w in waiting)
@@ -112,6 +123,17 @@ def test_term_makes_it_unready_at_once_while_requests_finish(start, slow_photo):
         assert all(w.result()["ok"] for w in waiting)
     assert server.process.wait(60) == 0
     assert survivors(family) == []
+
+
+def test_term_during_the_start_ends_it_cleanly(start):
+    server = start()
+    while len(server.family()) < 2:
+        time.sleep(0.02)
+    family = server.family()
+    server.signal(signal.SIGTERM)
+    assert server.process.wait(60) == 0
+    assert survivors(family) == []
+    assert "ready after" not in server.output
 
 
 def test_a_killed_supervisor_takes_torchserve_with_it(start):
@@ -145,7 +167,7 @@ def test_a_model_that_can_not_be_loaded_is_never_ready_and_the_reason_is_told(st
     server = start(remake(artifacts, tmp_path / "corrupt", model__onnx=b"not a model " * 100))
     seen = set()
     while server.process.poll() is None:
-        seen.add(server.probe("readyz")[0] if find_record(server.state) else 0)
+        seen.add(server.probe("readyz")[0])
         time.sleep(0.05)
     assert server.process.returncode == 1
     assert 200 not in seen

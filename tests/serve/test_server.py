@@ -91,9 +91,10 @@ def test_a_body_over_the_limit_is_refused_with_a_reason_over_grpc_too(server, ba
     assert "16777216" in answer["error"]["message"]
 
 
-def test_a_body_over_the_frontends_own_limit_is_413_as_well(server):
-    assert server.predict(bytes(34 * 2**20))["error"]["code"] == "body_too_large"
-    assert server.predict(b"still there")["status"] == 415
+@pytest.mark.parametrize("grpc", [False, True], ids=["rest", "grpc"])
+def test_a_body_over_the_frontends_own_limit_is_413_as_well(server, grpc):
+    assert server.predict(bytes(34 * 2**20), grpc=grpc)["error"]["code"] == "body_too_large"
+    assert server.predict(b"still there", grpc=grpc)["status"] == 415
 
 
 @pytest.mark.parametrize("path", ["?use_calib=0", "/1.0?use_calib=false"])
@@ -152,8 +153,10 @@ def test_no_model_can_be_registered_and_no_url_is_fetched(server):
     assert [m["modelName"] for m in models] == ["detector"]
 
 
-def test_an_onnx_worker_has_no_torch_in_it(server):
+def test_an_onnx_worker_has_no_torch_in_it_and_tells_nobody_anything(server):
     workers = [p for p in server.family() if "model_service_worker" in " ".join(p.cmdline())]
     assert len(workers) == 2
     for worker in workers:
         assert not any("libtorch" in m.path for m in worker.memory_maps())
+        assert not any("onnxruntime" in f.path for f in worker.open_files()), "ONNX Runtime gathers usage events"
+        assert worker.net_connections("inet") == []

@@ -30,7 +30,7 @@ def test_the_page_says_the_numbers_their_intervals_and_how_photos_were_divided(t
     metrics = json.loads((tiny_run / "metrics.json").read_text())
     for name in ("auc", "average_precision", "accuracy", "f1", "brier", "brier_raw", "log_loss", "ece", "ece_raw"):
         value = metrics["validation"][name]
-        assert f"{value['value']:.3f} ({value['low']:.3f}–{value['high']:.3f})" in page
+        assert f"{value['value']:.3f} <span>({value['low']:.3f}–{value['high']:.3f})</span>" in page
     assert "nothing was chosen or fitted with them" in page
     assert metrics["fingerprint"] in page
     assert 'name="viewport"' in page

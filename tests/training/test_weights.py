@@ -44,7 +44,7 @@ class _Bomb:
 
 
 def test_a_weights_file_runs_no_code(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "bomb.pth").write_bytes(pickle.dumps(_Bomb()))
+    (tmp_path / "bomb.pth").write_bytes(pickle.dumps(_Bomb(), protocol=2))
     torch.save({"state_dict": _Bomb()}, tmp_path / "bomb2.pth")
     for name in ("bomb.pth", "bomb2.pth"):
         with pytest.raises(FileProblem, match=name):
