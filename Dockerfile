@@ -63,5 +63,4 @@ HEALTHCHECK --interval=10s --timeout=5s --start-period=150s --retries=3 \
 ENTRYPOINT ["python", "-m", "serve", "start"]
 
 FROM server AS detector
-ARG ARTIFACTS=artifacts
-COPY ${ARTIFACTS} /artifacts
+COPY artifacts /artifacts

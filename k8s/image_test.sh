@@ -1,21 +1,22 @@
 #!/usr/bin/env bash
-# Builds the serving image and proves it: ready with the artifacts mounted, a photo scored over REST and gRPC, a clean end on TERM.
+# Builds the serving image and proves it: ready, a photo scored over REST and gRPC, killed and back, a clean end on TERM.
 #
 #   ARTIFACTS=artifacts bash k8s/image_test.sh
 #
 # Needs root and buildah (no daemon). With podman too, the container runs as a pod's would: the supervisor is PID 1, the root is
 # read-only, no capabilities, no network but loopback, two CPUs. Without, `buildah run` runs it, which proves less, and says so.
 #
+#   ARTIFACTS       what to serve: the project's own artifacts/ are built into the image, others are mounted
 #   BASE_IMAGE      an image with Python 3.11; by default the Dockerfile's, or one made by debootstrap where that can't be pulled
-#   REQUIREMENTS    the lock to install, relative to the project: requirements/serve.lock
+#   REQUIREMENTS    the lock to install: requirements/serve-cpu.lock; with requirements/serve.lock, PyTorch and CUDA, it takes 30 GB of disk
 #   ARCHIVE         which archive to serve: onnx or torchscript
 #   PIP_INDEX_URL, PIP_FIND_LINKS, PIP_CERT    pip's own variables, handed on to the build
-#   KEEP_IMAGE      a name to save the image under in this machine's own storage; by default nothing is left behind
+# Nothing is left behind: containers and images live in a folder of their own that goes at the end.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 artifacts=$(realpath -m "${ARTIFACTS:-artifacts}")
-requirements=${REQUIREMENTS:-requirements/serve.lock}
+requirements=${REQUIREMENTS:-requirements/serve-cpu.lock}
 archive=${ARCHIVE:-onnx}
 image=localhost/unmask:image-test
 name=unmask-image-test-$$
@@ -30,18 +31,20 @@ command -v buildah > /dev/null || fail "buildah is not installed (Debian: apt-ge
 [ -f "$requirements" ] || fail "no such lock: $requirements"
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/unmask-image.XXXXXX")
-# Storage of our own, so that cleaning up cannot touch anybody's images.
 buildah=(buildah --root "$work/storage" --runroot "$work/run")
 podman=(podman --root "$work/storage" --runroot "$work/run" --cgroup-manager cgroupfs --events-backend none)
 
 cleanup() {
   set +e
-  [ -n "$process" ] && kill -TERM "$process" 2> /dev/null && wait "$process"
+  if [ -n "$process" ]; then
+    signal TERM 2> /dev/null || kill "$process"
+    timeout 60 tail --pid="$process" -f /dev/null
+  fi
   command -v podman > /dev/null && "${podman[@]}" rm --force --time 5 "$name" > /dev/null 2>&1
   "${buildah[@]}" rm --all > /dev/null 2>&1
   "${buildah[@]}" rmi --all --force > /dev/null 2>&1
   umount "$work/storage/overlay" 2> /dev/null
-  rm -rf "$work"
+  rm -rf --one-file-system "$work"
 }
 trap cleanup EXIT
 
@@ -68,7 +71,9 @@ if [ -z "$base" ]; then
 fi
 
 # --- the image
-say "building the stage 'server' on $base with $requirements"
+target=server
+[ "$artifacts" = "$PWD/artifacts" ] && target=detector
+say "building the stage '$target' on $base with $requirements"
 options=(--build-arg "BASE_IMAGE=$base" --build-arg "REQUIREMENTS=$requirements")
 [ -n "${PIP_INDEX_URL:-}" ] && options+=(--build-arg "PIP_INDEX_URL=$PIP_INDEX_URL")
 if [ -d "${PIP_FIND_LINKS:-}" ]; then
@@ -78,17 +83,15 @@ if [ -f "${PIP_CERT:-}" ]; then
   options+=(--build-arg PIP_CERT=/mnt/ca.crt --volume "$(realpath "$PIP_CERT"):/mnt/ca.crt:ro")
 fi
 started=$SECONDS
-timeout 2400 "${buildah[@]}" build --isolation chroot --format docker --layers --target server --tag "$image" "${options[@]}" . \
+timeout 2400 "${buildah[@]}" build --isolation chroot --format docker --layers --target "$target" --tag "$image" "${options[@]}" . \
   > "$work/build.log" 2>&1 || { tail -40 "$work/build.log"; fail "the build failed"; }
 printf 'built in %d s, %s\n' $((SECONDS - started)) "$("${buildah[@]}" images --format '{{.Size}}' "$image")"
-[ -n "${KEEP_IMAGE:-}" ] && "${buildah[@]}" push --quiet "$image" "containers-storage:$KEEP_IMAGE"
 
 # --- run the image's own command
-# Artifacts made by root may be closed to others; the container runs as 10001, as in a cluster.
-mkdir "$work/artifacts" && cp -r "$artifacts/." "$work/artifacts/" && chmod -R a+rX "$work" "$work/artifacts"
 chmod 0755 "$work"
 mkdir "$work/state" "$work/tmp" && chown 10001:10001 "$work/state" "$work/tmp"
-volumes=(--volume "$work/artifacts:/artifacts:ro" --volume "$work/state:/var/lib/unmask" --volume "$work/tmp:/tmp")
+volumes=(--volume "$work/state:/var/lib/unmask" --volume "$work/tmp:/tmp")
+[ "$target" = server ] && volumes+=(--volume "$artifacts:/artifacts:ro")
 limits=(--network none --read-only --cap-drop ALL --security-opt no-new-privileges --memory 3g --cpus 2
         --ulimit nofile=4096:4096 --ulimit nproc=4096:4096)
 list() { "${buildah[@]}" inspect --type image --format "{{range $1}}{{println .}}{{end}}" "$image" | sed '/^$/d'; }
@@ -109,7 +112,7 @@ if [ -n "$runtime" ]; then
   start() { "${podman[@]}" --runtime "$runtime" start "$name" > /dev/null; }
   inside() { timeout 60 "${podman[@]}" --runtime "$runtime" exec --interactive "$name" "$@"; }
   signal() { "${podman[@]}" --runtime "$runtime" kill --signal "$1" "$name" > /dev/null; }
-  ended() { timeout 60 "${podman[@]}" wait "$name"; }
+  ended() { code=$(timeout 60 "${podman[@]}" wait "$name"); }
   logs() { "${podman[@]}" logs "$name" 2>&1; }
   "${podman[@]}" --runtime "$runtime" create --name "$name" --no-healthcheck --env UNMASK_ARCHIVE="$archive" --log-driver k8s-file \
     "${limits[@]}" "${volumes[@]}" "$image" > /dev/null
@@ -118,11 +121,11 @@ else
   echo "not shown this way: PID 1, a read-only root, dropped capabilities, limits (install podman with crun or runc for these)"
   container=$("${buildah[@]}" from "$image")
   "${buildah[@]}" config --env UNMASK_ARCHIVE="$archive" "$container"
-  run_() { "${buildah[@]}" run --isolation chroot "${volumes[@]}" "$container" -- "$@"; }
-  start() { run_ "${entrypoint[@]}" > "$work/container.log" 2>&1 & process=$!; }
-  inside() { run_ "$@"; }
-  signal() { kill "-$1" "$(pgrep --parent "$process" --full 'serve start' | tail -1)"; }
-  ended() { local code=0; wait "$process" || code=$?; process=; echo "$code"; }
+  run=("${buildah[@]}" run --isolation chroot "${volumes[@]}" "$container" --)
+  start() { timeout 300 "${run[@]}" "${entrypoint[@]}" > "$work/container.log" 2>&1 & process=$!; }
+  inside() { timeout 60 "${run[@]}" "$@"; }
+  signal() { kill "-$1" "$(sed -n 's/.*"pid": \([0-9]*\).*/\1/p' "$work/state/server.json")"; }
+  ended() { code=0; wait "$process" || code=$?; process=; }
   logs() { cat "$work/container.log"; }
 fi
 
@@ -219,7 +222,7 @@ inside "${healthcheck[@]:1}" || fail "the image's HEALTHCHECK fails while it is 
 if [ -n "$runtime" ]; then
   say "killed and started again with the same state, as a kubelet restarts a container"
   signal KILL
-  ended > /dev/null
+  ended
   start
   await_ready
 fi
@@ -227,7 +230,7 @@ fi
 say "TERM"
 started=$(date +%s%N)
 signal TERM
-code=$(ended)
+ended
 printf 'ended with %s after %d ms\n' "$code" $((($(date +%s%N) - started) / 1000000))
 logs | tail -12
 [ "$code" = 0 ] || fail "a clean end is 0"

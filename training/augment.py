@@ -8,7 +8,7 @@ from torchvision.transforms import InterpolationMode, v2
 
 
 def augmentation(size: int) -> v2.Transform:
-    """Horizontal flip, colour jitter, rotation by up to 10 degrees and a crop, for uint8[3, size, size].
+    """Horizontal flip, colour jitter, rotation by up to 10 degrees and a shift, for uint8[3, size, size].
 
     The picture is mirrored outwards before it turns, so no black corners come in that serving never shows.
     """
@@ -25,7 +25,7 @@ def augmentation(size: int) -> v2.Transform:
                 ],
                 p=0.5,
             ),
-            v2.RandomResizedCrop(size, scale=(0.6, 1.0), ratio=(0.9, 1.1), antialias=True),
+            v2.RandomCrop(size, padding=margin, padding_mode="reflect"),
         ]
     )
 

@@ -5,15 +5,25 @@ from __future__ import annotations
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from training.demo_canvas import Colour, Picture, Plane, clouds, colour, inside, noise, paint, pick_colour, step
+from training.demo_canvas import (
+    Colour,
+    Palette,
+    Picture,
+    Plane,
+    clouds,
+    colour,
+    inside,
+    noise,
+    paint,
+    palette,
+    pick_colour,
+    step,
+)
 
-WALLS = [(0.82, 0.80, 0.76), (0.55, 0.62, 0.70), (0.35, 0.40, 0.46), (0.74, 0.66, 0.56), (0.25, 0.27, 0.32),
-         (0.60, 0.68, 0.60), (0.48, 0.36, 0.32), (0.80, 0.74, 0.66), (0.42, 0.52, 0.58)]
-LEAVES = [(0.22, 0.36, 0.14), (0.32, 0.45, 0.20), (0.45, 0.50, 0.22), (0.16, 0.28, 0.16)]
-BOOKS = [(0.55, 0.20, 0.16), (0.20, 0.28, 0.42), (0.72, 0.62, 0.42), (0.24, 0.36, 0.28), (0.82, 0.78, 0.70),
-         (0.30, 0.24, 0.22)]
-CLOTHES = [(0.16, 0.18, 0.24), (0.80, 0.80, 0.80), (0.46, 0.14, 0.16), (0.22, 0.34, 0.50), (0.28, 0.38, 0.28),
-           (0.72, 0.58, 0.40), (0.38, 0.30, 0.44), (0.12, 0.12, 0.13), (0.66, 0.40, 0.30), (0.30, 0.48, 0.52)]
+WALLS = palette("d1ccc2 8c9eb2 596675 bda88f 404552 99ad99 7a5c52 ccbda8 6b8594")
+LEAVES = palette("385c24 527333 738038 294729")
+BOOKS = palette("8c3329 33476b b89e6b 3d5c47 d1c7b2 4c3d38")
+CLOTHES = palette("292e3d cccccc 752429 385780 476147 b89466 614c70 1f1f21 a8664c 4c7a85")
 
 
 def draw_backdrop(rng: np.random.Generator, x: Plane, y: Plane) -> Picture:
@@ -25,13 +35,14 @@ def draw_backdrop(rng: np.random.Generator, x: Plane, y: Plane) -> Picture:
     kind = (_wall, _wall, _bricks, _leaves, _lights, _shelf, _window)[rng.integers(7)]
     picture = kind(rng, x, y)
     picture = gaussian_filter(picture, (*[size * rng.uniform(0.012, 0.030)] * 2, 0))
+    picture = picture + 0.5 * (picture.mean(axis=-1, keepdims=True) - picture)
     angle = rng.uniform(0, 2 * np.pi)
     light = 1 + rng.uniform(0, 0.45) * (np.cos(angle) * x + np.sin(angle) * y)
     return np.asarray(picture * light[..., None] * rng.uniform(0.6, 1.15), np.float32)
 
 
-def _flat(rng: np.random.Generator, x: Plane, palette: list[tuple[float, float, float]]) -> Picture:
-    return np.broadcast_to(pick_colour(rng, palette), (*x.shape, 3)).copy()
+def _flat(rng: np.random.Generator, x: Plane, colours: Palette) -> Picture:
+    return np.broadcast_to(pick_colour(rng, colours), (*x.shape, 3)).copy()
 
 
 def _wall(rng: np.random.Generator, x: Plane, y: Plane) -> Picture:
@@ -45,7 +56,7 @@ def _bricks(rng: np.random.Generator, x: Plane, y: Plane) -> Picture:
     across = x / (2.3 * height) + 0.5 * (row % 2)
     joint = np.minimum(np.abs(y / height - row - 0.5), 2.3 * np.abs(across - np.floor(across) - 0.5))
     shade = 1 + 0.25 * np.sin(row * 12.9 + np.floor(across) * 78.2) + 0.12 * noise(rng, x.shape, x.shape[1] / 3)
-    picture = _flat(rng, x, [(0.62, 0.36, 0.28), (0.78, 0.74, 0.70), (0.48, 0.42, 0.40)]) * shade[..., None]
+    picture = _flat(rng, x, palette("9e5c47 c7bdb2 7a6b66")) * shade[..., None]
     paint(picture, step(joint, 0.42, 0.47), colour(0.62, 0.60, 0.57))
     return picture
 
@@ -59,10 +70,10 @@ def _leaves(rng: np.random.Generator, x: Plane, y: Plane) -> Picture:
 
 
 def _lights(rng: np.random.Generator, x: Plane, y: Plane) -> Picture:
-    picture = _flat(rng, x, [(0.10, 0.12, 0.18), (0.18, 0.14, 0.14), (0.22, 0.26, 0.30)])
+    picture = _flat(rng, x, palette("1a1f2e 2e2424 38424c"))
     picture *= (1 + 0.3 * clouds(rng, x.shape, 3)).clip(0.2)[..., None]
     for _ in range(rng.integers(8, 20)):
-        lamp = pick_colour(rng, [(0.95, 0.75, 0.45), (0.60, 0.75, 0.95), (0.95, 0.50, 0.40), (0.85, 0.85, 0.80)])
+        lamp = pick_colour(rng, palette("f2bf73 99bff2 f28066 d9d9cc"))
         radius = rng.uniform(0.04, 0.14)
         distance = np.hypot(x - rng.uniform(-1, 1), y - rng.uniform(-1, 0.7)) - radius
         paint(picture, inside(distance, 0.03) * rng.uniform(0.2, 0.7), lamp)
@@ -70,7 +81,7 @@ def _lights(rng: np.random.Generator, x: Plane, y: Plane) -> Picture:
 
 
 def _shelf(rng: np.random.Generator, x: Plane, y: Plane) -> Picture:
-    picture = _flat(rng, x, [(0.16, 0.12, 0.10), (0.34, 0.26, 0.20)])
+    picture = _flat(rng, x, palette("291f1a 574233"))
     shelf = rng.uniform(0.45, 0.65)
     for row in range(5):
         top, left = -1.2 + row * shelf, -1.05

@@ -36,10 +36,14 @@ class Camera:
         """A camera and its setting, from phone at night to studio."""
         gain = rng.uniform(0, 1) ** 2
         return cls(
-            blur=rng.uniform(0.55, 1.0), vignetting=rng.uniform(0, 0.45), brightness=rng.uniform(0.14, 0.28),
+            blur=rng.uniform(0.50, 1.20),
+            vignetting=rng.uniform(0, 0.45),
+            brightness=rng.uniform(0.14, 0.28),
             balance=(rng.uniform(0.88, 1.14), 1.0, rng.uniform(0.86, 1.14)),
-            shot_noise=0.0001 + 0.0007 * gain, read_noise=0.0005 + 0.0015 * gain,
-            sharpening=rng.uniform(0, 0.4), quality=int(rng.integers(82, 97)),
+            shot_noise=0.0001 + 0.0007 * gain,
+            read_noise=0.0005 + 0.0015 * gain,
+            sharpening=rng.uniform(0, 0.5),
+            quality=int(rng.integers(82, 97)),
         )
 
     def photograph(self, rng: np.random.Generator, scene: Picture) -> Picture:
@@ -93,7 +97,9 @@ def edit(rng: np.random.Generator, display: Picture) -> Picture:
     """What people do to a whole photo before they send it: nothing, sharpen, rescale, grade, save again, or grain."""
     size, kind = display.shape[0], rng.integers(6)
     if kind == 1:
-        filtered = to_bytes(display).filter(ImageFilter.UnsharpMask(radius=1.2, percent=int(rng.integers(20, 70)), threshold=0))
+        filtered = to_bytes(display).filter(
+            ImageFilter.UnsharpMask(radius=1.2, percent=int(rng.integers(20, 70)), threshold=0)
+        )
         return np.asarray(filtered, np.float32)
     if kind == 2:
         smaller = round(size * rng.uniform(0.80, 0.96))

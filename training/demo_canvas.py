@@ -6,12 +6,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-Plane = NDArray[np.float32]
+Plane = NDArray[np.floating]
 """float32[H, W]: a mask, a height, a coordinate."""
-Picture = NDArray[np.float32]
+Picture = NDArray[np.floating]
 """float32[H, W, 3]: RGB."""
-Colour = NDArray[np.float32]
+Colour = NDArray[np.floating]
 """float32[3]: RGB."""
+Palette = NDArray[np.floating]
+"""float32[K, 3]: display values in [0, 1]."""
+
+
+def palette(codes: str) -> Palette:
+    """Colours from hexadecimal codes with spaces between."""
+    return np.asarray([list(bytes.fromhex(code)) for code in codes.split()], np.float32) / np.float32(255)
 
 
 def colour(red: float, green: float, blue: float) -> Colour:
@@ -19,9 +26,9 @@ def colour(red: float, green: float, blue: float) -> Colour:
     return np.asarray([red, green, blue], np.float32) ** np.float32(2.2)
 
 
-def pick_colour(rng: np.random.Generator, palette: list[tuple[float, float, float]], spread: float = 0.03) -> Colour:
-    """A colour of the palette (display values in [0, 1]), each channel moved by about `spread`; returns linear light."""
-    base = np.asarray(palette[rng.integers(len(palette))])
+def pick_colour(rng: np.random.Generator, colours: Palette, spread: float = 0.03) -> Colour:
+    """A colour of the palette, each channel moved by about `spread`; returns linear light."""
+    base = colours[rng.integers(len(colours))]
     red, green, blue = np.clip(base + rng.normal(0, spread, 3), 0.01, 0.99)
     return colour(red, green, blue)
 
@@ -48,7 +55,7 @@ def step(x: Plane, low: float, high: float) -> Plane:
 
 
 def noise(rng: np.random.Generator, shape: tuple[int, ...], cells: float, cells_y: float | None = None) -> Plane:
-    """Smooth random field, mean 0 and deviation near 1, with about `cells` blobs across (and `cells_y` down, or as wide as high)."""
+    """Smooth random field, mean 0, deviation near 1: `cells` blobs across, `cells_y` down (by default as wide as high)."""
     height, width = shape
     across, down = max(2, round(cells)), max(2, round(cells * height / width if cells_y is None else cells_y))
     grid = rng.standard_normal((down, across), dtype=np.float32) * np.float32(1.4)
@@ -64,7 +71,7 @@ def clouds(rng: np.random.Generator, shape: tuple[int, ...], cells: float, octav
 
 
 def window(shape: NDArray[np.bool_]) -> tuple[slice, slice]:
-    """The smallest rectangle that holds a shape; empty where there is none. Small things are drawn in it, eight times faster."""
+    """The smallest rectangle that holds a shape; empty where there is none. A portrait is drawn 1.5 times as fast for it."""
     rows, columns = shape.any(axis=1).nonzero()[0], shape.any(axis=0).nonzero()[0]
     if not rows.size:
         return slice(0, 0), slice(0, 0)

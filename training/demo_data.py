@@ -70,13 +70,16 @@ def generate(
 ) -> None:
     """Write a set of `count` portraits, `size` pixels wide and high, half of them forged, below `directory`.
 
-    The layout is `{Train,Validation}/{Real,Fake}/*.jpg` (80/20) and `families.csv` (file, label, family, split). The same count,
-    size and seed give the same bytes, however many `workers` (processes; default: one per core this process may use) draw it.
-    The set appears when it is finished, not before. A finished one with the same parameters is kept, one with others is replaced.
-    Raises UsageError for parameters that can't work, and FileProblem for a directory that holds anything else or can't be written.
+    The layout is `{Train,Validation}/{Real,Fake}/*.jpg` (80/20) and `families.csv` (file, label, family, split). The same
+    count, size and seed give the same bytes, however many `workers` draw it (processes; as many as there are cores to use).
+    The set appears when it is finished, not before. A finished one with the same parameters is kept, one with others is
+    replaced. Raises UsageError for parameters that can't work, and FileProblem for a directory that holds anything else or
+    can't be written.
     """
     if count < 20:
-        raise UsageError(f"a set of {count} portraits is too small: at least 20 are needed, so that each split has every family")
+        raise UsageError(
+            f"a set of {count} portraits is too small: at least 20 are needed, so that each split has every family"
+        )
     if not 64 <= size <= 1024 or size % 2:
         raise UsageError(f"portraits of {size} pixels can't be drawn: an even number from 64 to 1024 is accepted")
     if seed < 0:
@@ -132,7 +135,9 @@ def draw(item: Item, size: int, seed: int) -> bytes:
     if item.family != GENUINE:
         forger = np.random.default_rng([seed, 3, item.number])
         u, v = pose.head(size)
-        target = Target(photo, u, v, lambda: Camera.draw(forger).photograph(forger, draw_portrait(forger, pose, size)))
+        target = Target(
+            photo, u, v, lambda: Camera.draw(forger).photograph(forger, draw_portrait(forger, pose.near(forger), size))
+        )
         photo = FAMILIES[item.family](forger, target)
     return ship(edit(settings, photo), quality)
 

@@ -1,7 +1,7 @@
 """Features: eyes, brows, nose, mouth, beard, hair and glasses of a demo portrait.
 
-Each function paints one thing, in place. `u`, `v` are coordinates on the face: 0 between the eyes, 1 down at the chin, ±0.75 at
-the ears; `light` is the shading of the skin, so that what lies on the face is lit with it.
+Each function paints one thing, in place. `u`, `v` are coordinates on the face: 0 between the eyes, 1 down at the chin,
+±0.75 at the ears; `light` is the shading of the skin, so that what lies on the face is lit with it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,21 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from training.demo_canvas import Colour, Picture, Plane, bump, colour, ellipse, inside, noise, paint, step, window
+from training.demo_canvas import (
+    Colour,
+    Picture,
+    Plane,
+    bump,
+    colour,
+    ellipse,
+    inside,
+    noise,
+    paint,
+    palette,
+    pick_colour,
+    step,
+    window,
+)
 
 EYE = 0.31
 """Distance of each eye from the middle of the face."""
@@ -117,7 +131,7 @@ def draw_mouth(rng: np.random.Generator, picture: Picture, look: Look, u: Plane,
 
 def draw_beard(rng: np.random.Generator, picture: Picture, look: Look, u: Plane, v: Plane, light: Plane, face: Plane) -> None:
     """Stubble or a full beard, moustache included; lips stay free."""
-    density = rng.choice([0.35, 0.55, 0.9])
+    density = float(rng.choice([0.35, 0.55, 0.9]))
     jaw = step(v + 0.55 * np.abs(u) ** 2, rng.uniform(0.42, 0.55), 0.72) * step(np.abs(u) + 0.9 * v, 0.55, 0.75)
     moustache = inside(ellipse(u, v, (0, 0.49), (look.mouth_width * 1.05, 0.055)), 0.05)
     mouth = inside(ellipse(u, v, (0, 0.61), (look.mouth_width * 0.95, look.lip_height * 1.05)), 0.04)
@@ -128,11 +142,9 @@ def draw_beard(rng: np.random.Generator, picture: Picture, look: Look, u: Plane,
 
 def draw_glasses(rng: np.random.Generator, picture: Picture, u: Plane, v: Plane, edge: float) -> None:
     """Round or square frames with bridge and temples, a shadow, and a reflection on each lens."""
-    power, width, height = rng.choice([2.0, 3.5, 6.0]), rng.uniform(0.20, 0.25), rng.uniform(0.14, 0.21)
+    power, width, height = float(rng.choice([2.0, 3.5, 6.0])), rng.uniform(0.20, 0.25), rng.uniform(0.14, 0.21)
     thick = rng.uniform(0.011, 0.030)
-    frame_colour = [colour(0.08, 0.07, 0.08), colour(0.35, 0.20, 0.12), colour(0.72, 0.62, 0.40), colour(0.5, 0.1, 0.12)][
-        rng.integers(4)
-    ]
+    frame_colour = pick_colour(rng, palette("141214 59331f b89e66 801a1f"), 0.01)
     tint, top = rng.uniform(0.02, 0.16), 0.03
     if rng.random() < 0.15:
         tint = 0.85  # sun glasses

@@ -26,7 +26,7 @@ class Target:
     donor: Callable[[], Picture]
 
 
-def draw_region(rng: np.random.Generator, target: Target, softness: tuple[float, float] = (0.4, 1.2)) -> Plane:
+def draw_region(rng: np.random.Generator, target: Target, softness: tuple[float, float] = (0.6, 1.6)) -> Plane:
     """Mask of what is forged: the inner face, half of it, or a patch around eyes or mouth, with a wavy border.
 
     `softness` bounds the blur of the border in pixels of a 128 pixel picture. Place, size and shape are jittered, or a
@@ -40,12 +40,12 @@ def draw_region(rng: np.random.Generator, target: Target, softness: tuple[float,
     x, y = rng.normal(0, 0.08), rng.normal(0.22, 0.08)
     shape = rng.random()
     if shape < 0.5:
-        distance = ellipse(u, v, (x, y), (rng.uniform(0.42, 0.62), rng.uniform(0.48, 0.72)))
+        distance = ellipse(u, v, (x, y), (rng.uniform(0.48, 0.72), rng.uniform(0.55, 0.85)))
     elif shape < 0.75:
         side = 1.0 if rng.random() < 0.5 else -1.0
-        distance = np.maximum(side * (u - x), ellipse(u, v, (0, y), (0.66, rng.uniform(0.60, 0.85))))
+        distance = np.maximum(side * (u - x), ellipse(u, v, (0, y), (0.72, rng.uniform(0.70, 0.95))))
     else:
-        distance = np.maximum(np.abs(u - x) - rng.uniform(0.36, 0.58), np.abs(v - y) - rng.uniform(0.28, 0.55))
+        distance = np.maximum(np.abs(u - x) - rng.uniform(0.42, 0.64), np.abs(v - y) - rng.uniform(0.34, 0.64))
     return gaussian_filter(inside(distance, 0.03), rng.uniform(*softness) * size / 128)
 
 
@@ -55,27 +55,26 @@ def compose(photo: Picture, other: Picture, mask: Plane) -> Picture:
 
 
 def blend_boundary(rng: np.random.Generator, target: Target) -> Picture:
-    """Someone else's face, taken with another camera, its colours drawn towards the target's."""
-    other = target.donor()
-    mask = draw_region(rng, target)
+    """Someone else's face, taken with another camera and in other light, laid over the target's."""
+    other, mask = target.donor(), draw_region(rng, target)
     weight = mask[..., None] / mask.sum()
-    shift = (target.photo * weight).sum(axis=(0, 1)) - (other * weight).sum(axis=(0, 1))
-    return compose(target.photo, other + rng.uniform(0, 0.3) * shift, mask * rng.uniform(0.85, 1.0))
+    darker = (other * weight).sum() < (target.photo * weight).sum()
+    exposure = rng.uniform(0.75, 0.95) if darker else rng.uniform(1.05, 1.2)
+    return compose(target.photo, np.clip(other * np.float32(exposure), 0, 255), mask)
 
 
 def resampled_patch(rng: np.random.Generator, target: Target) -> Picture:
     """The region shrunk and enlarged again, or turned and pasted back."""
-    size, image = target.photo.shape[0], to_bytes(target.photo)
+    size, image, kind = target.photo.shape[0], to_bytes(target.photo), rng.random()
     mask = draw_region(rng, target)
-    if rng.random() < 0.6:
-        small = round(size / rng.uniform(3.5, 7))
+    if kind < 0.65:
+        small = round(size / rng.uniform(6, 10))
         shrunk = image.resize((small, small), Image.Resampling.BOX)
-        method = Image.Resampling.NEAREST if rng.random() < 0.75 else Image.Resampling.BICUBIC
+        method = Image.Resampling.NEAREST if kind < 0.3 else Image.Resampling.BICUBIC
         other = np.asarray(shrunk.resize((size, size), method), np.float32)
     else:
-        rows, columns = np.indices(mask.shape)
-        centre = (float((mask * columns).sum() / mask.sum()), float((mask * rows).sum() / mask.sum()))
-        other = np.asarray(image.rotate(rng.uniform(30, 330), Image.Resampling.BICUBIC, center=centre), np.float32)
+        row, column = _centre(mask)
+        other = np.asarray(image.rotate(rng.uniform(60, 300), Image.Resampling.BICUBIC, center=(column, row)), np.float32)
     return compose(target.photo, other, mask)
 
 
@@ -83,47 +82,53 @@ def foreign_noise(rng: np.random.Generator, target: Target) -> Picture:
     """Another sensor's noise, fine or blotchy, or another JPEG with its own 8×8 grid."""
     size, kind = target.photo.shape[0], rng.random()
     mask = draw_region(rng, target)
-    if kind < 0.5:
+    if kind < 0.40:
         grain = rng.standard_normal((size, size, 3), dtype=np.float32)
-        if kind < 0.25:
-            grain = 3 * gaussian_filter(grain, (0.9, 0.9, 0))
-        other = target.photo + rng.uniform(12, 26) * grain
+        if kind < 0.33:
+            grain = np.float32(3.9) * gaussian_filter(grain, (1.1, 1.1, 0))
+        other = target.photo + np.float32(rng.uniform(12, 22)) * grain
     else:
         down, right = (int(s) for s in rng.integers(1, 8, 2))
         moved = np.roll(target.photo, (down, right), axis=(0, 1))
-        other = np.roll(jpeg_pass(moved, int(rng.integers(3, 9))), (-down, -right), axis=(0, 1))
+        other = np.roll(jpeg_pass(moved, int(rng.integers(2, 7))), (-down, -right), axis=(0, 1))
     return compose(target.photo, other, mask)
 
 
 def warp(rng: np.random.Generator, target: Target) -> Picture:
     """A swirl, a bulge or a ripple."""
-    size = target.photo.shape[0]
+    size, kind = target.photo.shape[0], rng.random()
     rows, columns = np.indices((size, size), np.float32)
-    mask = draw_region(rng, target, (3.0, 5.0))
-    row, column = float((mask * rows).sum() / mask.sum()), float((mask * columns).sum() / mask.sum())
-    dy, dx, kind = rows - row, columns - column, rng.random()
+    mask = draw_region(rng, target, (2.5, 4.5))
+    row, column = _centre(mask)
+    dy, dx = rows - row, columns - column
     if kind < 0.4:
-        angle = mask * np.float32(rng.uniform(1.2, 2.6) * (1 if rng.random() < 0.5 else -1))
+        angle = mask * np.float32(rng.uniform(1.5, 3.0) * (1 if rng.random() < 0.5 else -1))
         cos, sin = np.cos(angle), np.sin(angle)
         dy, dx = dy * cos + dx * sin, dx * cos - dy * sin
-    elif kind < 0.6:
-        zoom = 1 - mask * np.float32(rng.uniform(0.45, 0.65))
+    elif kind < 0.55:
+        zoom = 1 - mask * np.float32(rng.uniform(0.5, 0.7))
         dy, dx = dy * zoom, dx * zoom
     else:
-        length, height = size * rng.uniform(0.08, 0.15), size * rng.uniform(0.02, 0.035)
-        wave = np.float32(2 * np.pi / length)
-        dx, dy = dx + mask * np.float32(height) * np.sin(rows * wave), dy + mask * np.float32(height) * np.sin(columns * wave)
-    place = (row + dy, column + dx)
-    planes = [map_coordinates(target.photo[..., c], place, order=1, mode="nearest") for c in range(3)]
-    return np.stack(planes, axis=-1)
+        wave = np.float32(2 * np.pi / (size * rng.uniform(0.10, 0.18)))
+        shift = mask * np.float32(size * rng.uniform(0.025, 0.045))
+        dy, dx = dy + shift * np.sin(columns * wave), dx + shift * np.sin(rows * wave)
+    smooth = gaussian_filter(target.photo, (0.9, 0.9, 0))  # where the warp packs lines together they would alias
+    planes = [map_coordinates(smooth[..., c], (row + dy, column + dx), order=1, mode="nearest") for c in range(3)]
+    return compose(target.photo, np.stack(planes, axis=-1), np.minimum(1, 4 * mask))
 
 
 def colour_mismatch(rng: np.random.Generator, target: Target) -> Picture:
-    """The region under another white balance."""
+    """The region under another white balance: one channel up, one down, one either way."""
     mask = draw_region(rng, target)
-    signs = np.where(rng.random(3) < 0.5, -1, 1)
-    gains = 1 + signs * rng.uniform(0.12, 0.40, 3)
-    return compose(target.photo, target.photo * np.asarray(gains, np.float32), mask)
+    gains = np.asarray([1 + rng.uniform(0.2, 0.5), 1 - rng.uniform(0.2, 0.5), rng.uniform(0.6, 1.4)], np.float32)
+    return compose(target.photo, np.clip(target.photo * rng.permutation(gains), 0, 255), mask)
+
+
+def _centre(mask: Plane) -> tuple[float, float]:
+    """Row and column of a region's centre of mass."""
+    total = mask.sum()
+    down, across = mask.sum(axis=1) / total, mask.sum(axis=0) / total
+    return float(down @ np.arange(len(down))), float(across @ np.arange(len(across)))
 
 
 FAMILIES: dict[str, Callable[[np.random.Generator, Target], Picture]] = {

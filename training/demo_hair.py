@@ -15,7 +15,6 @@ class Hair:
     def __init__(self, rng: np.random.Generator, u: Plane, v: Plane, tint: Colour, edge: float) -> None:
         self.style = str(rng.choice(STYLES))
         self.u, self.v, self.edge = u, v, edge
-        size = u.shape[0]
         waves = clouds(rng, u.shape, 6, 2)
         curl = {"curly": 1.0, "bob": 0.25, "long": 0.35}.get(self.style, 0.12) * rng.uniform(0.6, 1.3)
         angle = np.arctan2(u, -(v + 0.25)) + 0.05 * curl * waves
@@ -24,7 +23,7 @@ class Hair:
             strand[((angle + 4) * frequency).astype(np.int32) % 4096] * weight for frequency, weight in ((70, 0.5), (23, 0.5))
         )
         lumps = clouds(rng, u.shape, 22, 2) * curl
-        tone = 1 + (0.24 * streaks if self.style != "curly" else 0.10 * streaks) + 0.30 * lumps
+        tone = 1 + (0.15 * streaks if self.style != "curly" else 0.08 * streaks) + 0.30 * lumps
         radius = np.hypot(u, (v + 0.2) * 0.9)
         shine = np.exp(-(((radius - rng.uniform(0.62, 0.75)) / 0.10) ** 2)) * step(-v, 0.1, 0.5) * rng.uniform(0.1, 0.9)
         tone = np.clip(tone, 0.25, 2) * (0.75 + shine * (0.7 + 0.4 * streaks))

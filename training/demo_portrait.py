@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from training.demo_backdrop import draw_backdrop, draw_clothes
-from training.demo_canvas import Picture, Plane, bump, clouds, colour, ellipse, inside, noise, paint, pick_colour, step, window
+from training.demo_canvas import (
+    Picture,
+    Plane,
+    bump,
+    clouds,
+    colour,
+    ellipse,
+    inside,
+    noise,
+    paint,
+    palette,
+    pick_colour,
+    step,
+    window,
+)
 from training.demo_features import EYE, Look, draw_beard, draw_brows, draw_eyes, draw_glasses, draw_mouth, draw_nose
 from training.demo_hair import Hair
 
-SKINS = [(0.95, 0.80, 0.71), (0.90, 0.72, 0.61), (0.84, 0.65, 0.52), (0.75, 0.55, 0.42), (0.62, 0.43, 0.31), (0.48, 0.32, 0.23),
-         (0.36, 0.24, 0.18)]
-HAIRS = [(0.10, 0.08, 0.08), (0.20, 0.13, 0.10), (0.32, 0.21, 0.14), (0.48, 0.32, 0.19), (0.72, 0.58, 0.38), (0.58, 0.26, 0.14),
-         (0.62, 0.60, 0.58), (0.85, 0.84, 0.82)]
-IRISES = [(0.28, 0.17, 0.10), (0.40, 0.27, 0.14), (0.35, 0.42, 0.24), (0.38, 0.52, 0.64), (0.45, 0.50, 0.52)]
+SKINS = palette("f2ccb5 e6b89c d6a685 bf8c6b 9e6e4f 7a523b 5c3d2e")
+HAIRS = palette("1a1414 33211a 523624 7a5230 b89461 944224 9e9994 d9d6d1")
+IRISES = palette("472b1a 664524 596b3d 6185a3 738085")
 
 
 @dataclass(frozen=True)
@@ -33,8 +45,22 @@ class Pose:
     def draw(cls, rng: np.random.Generator) -> Pose:
         """A pose as people hold their heads for a portrait, framed by hand."""
         return cls(
-            scale=rng.uniform(0.58, 0.76), x=rng.uniform(-0.10, 0.10), y=rng.uniform(-0.10, 0.04), roll=rng.normal(0, 0.09),
-            yaw=float(np.clip(rng.normal(0, 0.18), -0.38, 0.38)), pitch=float(np.clip(rng.normal(0, 0.08), -0.18, 0.18)),
+            scale=rng.uniform(0.58, 0.76),
+            x=rng.uniform(-0.10, 0.10),
+            y=rng.uniform(-0.10, 0.04),
+            roll=rng.normal(0, 0.09),
+            yaw=float(np.clip(rng.normal(0, 0.18), -0.38, 0.38)),
+            pitch=float(np.clip(rng.normal(0, 0.08), -0.18, 0.18)),
+        )
+
+    def near(self, rng: np.random.Generator) -> Pose:
+        """A pose that someone else's face could be cut out of and laid over this one, not quite fitting."""
+        return replace(
+            self,
+            scale=self.scale * rng.uniform(0.8, 1.25),
+            x=self.x + rng.normal(0, 0.05),
+            y=self.y + rng.normal(0, 0.05),
+            roll=self.roll + rng.normal(0, 0.12),
         )
 
     def head(self, size: int) -> tuple[Plane, Plane]:
@@ -69,29 +95,34 @@ def draw_portrait(rng: np.random.Generator, pose: Pose, size: int) -> Picture:
     over = picture[here].copy()
     draw_nose(over, *face, edge)
     draw_mouth(rng, over, *face, light[here], edge)
-    if rng.random() < 0.30:
+    if rng.random() < 0.22:
         draw_beard(rng, over, *face, light[here], mask[here])
     draw_eyes(rng, over, *face, light[here], edge)
     draw_brows(rng, over, *face, light[here], edge)
     paint(picture[here], mask[here], over)
     hair.draw_front(picture, head, light)
-    if rng.random() < 0.28:
+    if rng.random() < 0.22:
         draw_glasses(rng, picture, u, v, edge)
     return np.clip(picture, 0, 4)
 
 
 def _draw_look(rng: np.random.Generator) -> Look:
     tone = rng.integers(len(SKINS))
-    skin = pick_colour(rng, [SKINS[tone]], 0.02)
+    skin = pick_colour(rng, SKINS[tone : tone + 1], 0.02)
     darkest = 3 if tone > 3 else len(HAIRS)
     return Look(
         skin=skin,
         hair=pick_colour(rng, HAIRS[:darkest] if rng.random() < 0.85 else HAIRS[-2:], 0.015),
         iris=pick_colour(rng, IRISES[:2] if tone > 3 else IRISES, 0.02),
         lips=np.asarray(skin * rng.uniform(0.55, 0.85) * (colour(1.0, 0.62, 0.64) ** rng.uniform(0.3, 1.0)), np.float32),
-        eye_height=rng.uniform(0.062, 0.100), brow_height=rng.uniform(0.16, 0.22), brow_weight=rng.uniform(0.016, 0.042),
-        nose_width=rng.uniform(0.11, 0.165), mouth_width=rng.uniform(0.21, 0.30), lip_height=rng.uniform(0.04, 0.085),
-        smile=rng.uniform(-0.3, 1.0), gaze=(rng.normal(0, 0.02), rng.normal(0, 0.008)),
+        eye_height=rng.uniform(0.062, 0.100),
+        brow_height=rng.uniform(0.16, 0.22),
+        brow_weight=rng.uniform(0.016, 0.042),
+        nose_width=rng.uniform(0.11, 0.165),
+        mouth_width=rng.uniform(0.21, 0.30),
+        lip_height=rng.uniform(0.04, 0.085),
+        smile=rng.uniform(-0.3, 1.0),
+        gaze=(rng.normal(0, 0.02), rng.normal(0, 0.008)),
     )
 
 
@@ -138,7 +169,8 @@ def _light(rng: np.random.Generator, relief: Plane, pose: Pose, size: int) -> tu
     ambient, strength = rng.uniform(0.12, 0.40), rng.uniform(0.80, 1.15)
     sky = 0.5 + 0.5 * down / length
     light = ambient * (1.15 - 0.5 * sky) + strength * np.clip((facing + 0.15) / 1.15, 0, 1)
-    half = (key + [0, 0, 1]) / np.linalg.norm(key + [0, 0, 1])
+    half = key + np.asarray([0, 0, 1])
+    half = half / np.linalg.norm(half)
     mirror = np.clip((-across * half[0] - down * half[1] + half[2]) / length, 0, 1)
     return np.asarray(light, np.float32), np.asarray(mirror ** rng.uniform(18, 40), np.float32)
 
@@ -149,10 +181,12 @@ def _skin(rng: np.random.Generator, look: Look, u: Plane, v: Plane, light: Plane
     albedo = np.broadcast_to(look.skin, (size, size, 3)) * (1 + 0.05 * clouds(rng, u.shape, 9, 3))[..., None]
     albedo = albedo * (1 + 0.03 * noise(rng, u.shape, size / 2))[..., None]
     blush = rng.uniform(0.0, 0.30)
-    red = sum(bump(u, v, place, (0.20, 0.16)) for place in ((-0.40, 0.30), (0.40, 0.30))) + 0.7 * bump(u, v, (0, 0.32), (0.14, 0.10))
+    cheeks = bump(u, v, (-0.40, 0.30), (0.20, 0.16)) + bump(u, v, (0.40, 0.30), (0.20, 0.16))
+    red = cheeks + 0.7 * bump(u, v, (0, 0.32), (0.14, 0.10))
     albedo = albedo * (1 - blush * red[..., None] * np.asarray([0.05, 0.65, 0.55], np.float32))
     if rng.random() < 0.12:
-        spots = step(noise(rng, u.shape, min(size / 2, 90)), 1.2, 1.8) * (1 - step(np.abs(v - 0.2), 0.15, 0.4)) * step(0.6 - np.abs(u), 0, 0.2)
+        spots = step(noise(rng, u.shape, min(size / 2, 90)), 1.2, 1.8)
+        spots = spots * (1 - step(np.abs(v - 0.2), 0.15, 0.4)) * step(0.6 - np.abs(u), 0, 0.2)
         albedo = albedo * (1 - 0.45 * spots[..., None])
     warm = np.clip(light, 0.02, 2)[..., None] ** np.asarray([0.85, 1.05, 1.12], np.float32)
     oil = rng.uniform(0.02, 0.16)

@@ -58,13 +58,13 @@ def fit(options: FitOptions) -> dict[str, Any]:
             checkpoint.build() if checkpoint else initial_model(config, weights=options.weights, pretrained=options.pretrained)
         )
         content = fingerprint(photos, progress=main)
+        if checkpoint:
+            _require_same(checkpoint, options, content)
         cache = open_cache(photos, content, options.image_spec, options.cache_dir or options.out / "cache", progress=main)
     if main and cache.unreadable:
         print(unreadable_warning(cache.unreadable, len(photos)), file=sys.stderr)
     run = _Run(accelerator, options, config, photos, cache, content)
-    if checkpoint:
-        run.require_same(checkpoint)
-    elif main:
+    if main and not checkpoint:
         _clear(options.out)
     return run.finish(run.train(model, checkpoint))
 
@@ -124,17 +124,6 @@ class _Run:
             workers=(default_workers(processes, on_cpu) if workers is None else workers) if training else 0,
             pin=self.accelerator.device.type == "cuda",
         )
-
-    def require_same(self, checkpoint: Checkpoint) -> None:
-        """Raises `UsageError` saying what differs when this is not the run that the checkpoint is from."""
-        then, now = checkpoint.arguments, self.options.recorded()
-        differing = [
-            f"{k} was {then.get(k)!r} and is {now.get(k)!r}" for k in sorted({*then, *now}) if then.get(k) != now.get(k)
-        ]
-        if checkpoint.fingerprint != self.fingerprint:
-            differing.append("the photos are not the same")
-        if differing:
-            raise UsageError(f"--resume: this is not the run in {self.options.out}: {'; '.join(differing)}")
 
     def _save(self, name: str, weights: dict, metrics: dict[str, Any], resume: dict[str, Any] | None = None) -> None:
         if self.accelerator.is_main_process:
@@ -216,6 +205,16 @@ def _claim(options: FitOptions) -> None:
         )
         raise UsageError(f"--out {out}: holds {what}")
     out.mkdir(parents=True, exist_ok=True)
+
+
+def _require_same(checkpoint: Checkpoint, options: FitOptions, fingerprint: str) -> None:
+    """Refuse to go on with another run than the checkpoint's; where its photos lie is of no matter."""
+    then, now = ({k: v for k, v in values.items() if k != "data"} for values in (checkpoint.arguments, options.recorded()))
+    differing = [f"{k} was {then.get(k)!r} and is {now.get(k)!r}" for k in sorted({*then, *now}) if then.get(k) != now.get(k)]
+    if checkpoint.fingerprint != fingerprint:
+        differing.append("the photos are not the same")
+    if differing:
+        raise UsageError(f"--resume: this is not the run in {options.out}: {'; '.join(differing)}")
 
 
 def _clear(out: Path) -> None:

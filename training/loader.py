@@ -86,9 +86,10 @@ def make_loader(
 
 def default_workers(processes: int, on_cpu: bool) -> int:
     """Loader processes for each of `processes` training ones."""
+    if on_cpu:  # the network itself keeps every core busy
+        return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    idle = cores // processes - (1 if not on_cpu else cores)
-    return max(0, min(4, idle))
+    return max(0, min(4, cores // processes - 1))
 
 
 def normalise(images: Tensor, spec: ImageSpec) -> Tensor:

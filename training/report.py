@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from jinja2 import Environment
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 from training import plots
@@ -44,7 +45,7 @@ def write_report(
         images[name] = {"light": _inline(light), "dark": _inline(plots.render(plot, dark=True))}
     page = directory / "index.html"
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["interval"] = _interval
+    environment.filters["interval"] = lambda value: Markup("{} <span>{}</span>").format(*_interval(value).split())
     page.write_text(
         environment.from_string(PAGE).render(
             m=metrics,

@@ -34,6 +34,7 @@ th { font-weight: 500; font-size: .9rem; }
 td.n, th.n { text-align: right; padding-right: 1.2rem; }
 details { margin-top: 1.5rem; }
 summary { cursor: pointer; }
+td span { white-space: nowrap; }
 code { font-size: .88em; overflow-wrap: anywhere; }
 </style>
 </head>
@@ -81,10 +82,12 @@ elsewhere.</p>
 resampling makes it larger, so its interval lies a little high.</p>
 
 <div class="plots">
-<figure>{{ plot('roc', 'ROC curve') }}<figcaption>ROC curve on the raw probability; the dashed line is chance.</figcaption></figure>
+<figure>{{ plot('roc', 'ROC curve') }}
+<figcaption>ROC curve on the raw probability; the dashed line is chance.</figcaption></figure>
 <figure>{{ plot('confusion', 'Confusion matrix') }}
 <figcaption>Verdicts at the threshold {{ v.threshold }}.</figcaption></figure>
-<figure>{{ plot('reliability', 'Reliability diagram') }}<figcaption>Reliability: what was said against what was true, with 95 %
+<figure>{{ plot('reliability', 'Reliability diagram') }}
+<figcaption>Reliability: what was said against what was true, with 95 %
 Wilson intervals; on the diagonal a probability means what it says.</figcaption></figure>
 </div>
 
@@ -105,7 +108,7 @@ Wilson intervals; on the diagonal a probability means what it says.</figcaption>
 {% endfor %}
 </table></div>
 {% if m.unreadable %}
-<details><summary>{{ m.unreadable | length }} files could not be read and were skipped</summary>
+<details><summary>Files that could not be read and were skipped: {{ m.unreadable | length }}</summary>
 <div class="wide"><table>
 {% for name, reason in m.unreadable.items() %}
 <tr><td><code>{{ name }}</code></td><td>{{ reason }}</td></tr>
@@ -116,8 +119,8 @@ Wilson intervals; on the diagonal a probability means what it says.</figcaption>
 <p class="soft">Fingerprint of the photos: <code>{{ m.fingerprint }}</code></p>
 
 <h2>How it was made</h2>
-<p>{{ '%.0f' % m.speed.images_per_second }} photos a second (median over epochs) on {{ m.speed.device }},
-{{ m.speed.processes }} {{ 'process' if m.speed.processes == 1 else 'processes' }}, {{ m.speed.threads }} {{ 'thread' if m.speed.threads == 1 else 'threads' }}{{ '' if m.speed.processes == 1 else ' each' }}, precision
+<p>{{ '%.0f' % m.speed.images_per_second }} photos a second (median over epochs) on {{ m.speed.device }}; processes:
+{{ m.speed.processes }}, threads in each: {{ m.speed.threads }}, precision:
 {{ 'float32' if m.speed.precision == 'no' else m.speed.precision }}. Reported scores are all in float32.</p>
 <details><summary>Epochs</summary><div class="wide"><table>
 <tr><th class="n">epoch</th><th class="n">learning rate</th><th class="n">loss, fitting</th><th class="n">loss, tuning</th>
