@@ -23,8 +23,8 @@ Scores = NDArray[np.float32]
 OUTPUTS = ("logit", "raw_prob", "calibrated_prob")
 
 
-def open_session(path: Path, *, device: str = "cpu", threads: int = 0) -> onnxruntime.InferenceSession:
-    """An ONNX Runtime session on `device` ("cpu", "cuda" or "cuda:N") with `threads` per operator (0: all the CPUs this
+def open_session(model: Path | bytes, *, device: str = "cpu", threads: int = 0) -> onnxruntime.InferenceSession:
+    """An ONNX Runtime session for a model's file, or its bytes, on `device` ("cpu", "cuda" or "cuda:N") with `threads` per operator (0: all the CPUs this
     process may use). Raises `FileProblem` when the model can't be loaded or the device is not there."""
     # onnxruntime 1.31 keeps a device id and usage events on disk and tries to send them, unless told before its import.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -42,10 +42,12 @@ def open_session(path: Path, *, device: str = "cpu", threads: int = 0) -> onnxru
     elif kind != "cpu":
         raise FileProblem(f"device {device!r} is unknown; cpu, cuda and cuda:N are accepted")
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+        source = model if isinstance(model, bytes) else str(model)
+        session = onnxruntime.InferenceSession(source, options, providers=providers)
     except Exception as error:  # onnxruntime's exceptions share no base class of their own
-        reason = str(error).replace(str(path), path.name).splitlines()[0]
-        raise FileProblem(f"{path.name}: ONNX Runtime can't load it ({reason})") from None
+        name = "the model" if isinstance(model, bytes) else model.name
+        reason = str(error).replace(str(model), name).splitlines()[0]
+        raise FileProblem(f"{name}: ONNX Runtime can't load it ({reason})") from None
     if kind == "cuda" and "CUDAExecutionProvider" not in session.get_providers():
         raise FileProblem("device cuda was asked for, and ONNX Runtime finds no usable CUDA GPU; use --device cpu")
     return session

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
 from detector.calibration import CalibrationCurve
 from detector.scorer import open_session
@@ -40,7 +39,7 @@ def compare_curve(model: Path, curve: CalibrationCurve, images: Pixels) -> dict[
     side, at 0, 1 and NaN. There all in one batch and one by one: runtimes take another path for the rest of a vector.
     """
     raw_prob, calibrated = open_session(model, threads=1).run(["raw_prob", "calibrated_prob"], {"images": images})
-    alone = onnxruntime.InferenceSession(extract_curve(model).SerializeToString(), providers=["CPUExecutionProvider"])
+    alone = open_session(extract_curve(model).SerializeToString(), threads=1)
     p = curve_points(curve)
     want = curve(p)
     together = alone.run(None, {"raw_prob": p})[0]
