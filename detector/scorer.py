@@ -24,8 +24,11 @@ OUTPUTS = ("logit", "raw_prob", "calibrated_prob")
 
 
 def open_session(model: Path | bytes, *, device: str = "cpu", threads: int = 0) -> onnxruntime.InferenceSession:
-    """An ONNX Runtime session for a model's file, or its bytes, on `device` ("cpu", "cuda" or "cuda:N") with `threads` per operator (0: all the CPUs this
-    process may use). Raises `FileProblem` when the model can't be loaded or the device is not there."""
+    """An ONNX Runtime session for a model's file, or its bytes.
+
+    device: "cpu", "cuda" or "cuda:N". threads: per operator; 0 takes all the CPUs that this process may use.
+    Raises `FileProblem` when the model can't be loaded or the device is not there.
+    """
     # onnxruntime 1.31 keeps a device id and usage events on disk and tries to send them, unless told before its import.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
