@@ -55,6 +55,7 @@ image-test: ## build the image with buildah, run it, score a photo in it
 lock: setup ## write requirements/*.lock again from pyproject.toml
 	$(COMPILE) --extra dev -o requirements/dev.lock
 	$(COMPILE) --extra serve -o requirements/serve.lock
+	$(COMPILE) --extra serve-cpu -o requirements/serve-cpu.lock
 	echo 'uv==$(shell .venv/bin/uv --version | cut -d' ' -f2)' | .venv/bin/uv pip compile -q - --universal \
 	  --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements/uv.lock
 

@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 : "${PY:=.venv/bin/python}" "${DATA:=demo/data}" "${RUN:=run}" "${ARTIFACTS:=artifacts}" "${STATE:=demo/state}"
-: "${FIT:=--model resnet10t --no-pretrained --size 96 --epochs 12}"
+: "${FIT:=--model test_resnet --no-pretrained --size 96 --batch-size 16 --epochs 6}"
 
 say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
 stop() { "$PY" -m serve stop --state "$STATE" >/dev/null 2>&1 || true; }
@@ -13,7 +13,7 @@ trap stop EXIT
 
 if [ "$DATA" = demo/data ]; then
   say "1/5 Drawing the demo set: portraits made with code, photographed or forged"
-  "$PY" -m training demo-data "$DATA"
+  "$PY" -m training demo-data "$DATA" --count 3000 --size 128
 else
   say "1/5 Photos: $DATA"
 fi

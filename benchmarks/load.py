@@ -42,12 +42,16 @@ class Target:
 
 @dataclass(frozen=True)
 class Samples:
-    """What Locust saw, one entry a request: start in seconds since the epoch, latency, what was wrong or an empty text."""
+    """What Locust saw, one entry a request: start in seconds since the epoch, latency, what was wrong or an empty text.
+
+    cpu_seconds: that Locust used meanwhile. machine_cpu_seconds: that all processes of its machine did.
+    """
 
     started: list[float]
     milliseconds: list[float]
     problems: list[str]
     cpu_seconds: float
+    machine_cpu_seconds: float
 
     @property
     def seconds(self) -> float:

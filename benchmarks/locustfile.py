@@ -22,6 +22,7 @@ from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 
 from benchmarks.checker import AnswerChecker
+from benchmarks.machine import busy_seconds
 from benchmarks.photos import Photo, load_photos
 from serve import grpc_stubs
 from serve.settings import MODEL
@@ -88,11 +89,11 @@ def record(environment: Environment, path: Path) -> None:
     started: list[float] = []
     milliseconds: list[float] = []
     problems: list[str] = []
-    cpu = time.process_time()
+    cpu = machine_cpu = 0.0
 
     def begin(**_: Any) -> None:
-        nonlocal cpu
-        cpu = time.process_time()
+        nonlocal cpu, machine_cpu
+        cpu, machine_cpu = time.process_time(), busy_seconds()
 
     def keep(start_time: float, response_time: float, exception: Exception | None, **_: Any) -> None:
         started.append(start_time)
@@ -100,8 +101,14 @@ def record(environment: Environment, path: Path) -> None:
         problems.append(str(exception) or type(exception).__name__ if exception else "")
 
     def write(**_: Any) -> None:
-        values = {"started": started, "milliseconds": milliseconds, "problems": problems}
-        path.write_text(json.dumps({**values, "cpu_seconds": time.process_time() - cpu}), encoding="utf-8")
+        values = {
+            "started": started,
+            "milliseconds": milliseconds,
+            "problems": problems,
+            "cpu_seconds": time.process_time() - cpu,
+            "machine_cpu_seconds": busy_seconds() - machine_cpu,
+        }
+        path.write_text(json.dumps(values), encoding="utf-8")
 
     environment.events.test_start.add_listener(begin)
     environment.events.request.add_listener(keep)

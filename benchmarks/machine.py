@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import time
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,16 @@ def machine() -> dict[str, Any]:
 
 
 def busy_cpus(seconds: float = 0.5) -> float:
-    """CPUs that are busy at the moment, in all processes: above 0.2 before a benchmark, its numbers are noisy."""
-    return round(psutil.cpu_percent(interval=seconds) / 100 * (psutil.cpu_count() or 1), 2)
+    """CPUs that are busy at the moment, in all processes."""
+    before = busy_seconds()
+    time.sleep(seconds)
+    return round((busy_seconds() - before) / seconds, 2)
+
+
+def busy_seconds() -> float:
+    """CPU time that all processes of the machine have used since it started."""
+    times = psutil.cpu_times()
+    return times.user + times.nice + times.system
 
 
 def _cpu_model() -> str:

@@ -44,8 +44,9 @@ def benchmark(server: Server, load: Load, known: dict[str, float], *, busy_befor
     read_metrics(server.metrics)
     runs = [{"protocol": protocol, **_one(server, load, protocol, known)} for protocol in load.protocols]
     notes = [_miscount(run) for run in runs]
-    if busy_before > NOISY_ABOVE_CPUS:
-        notes.append(f"{busy_before} CPUs were busy with other work before the start, so these numbers are noisy.")
+    busy = max(busy_before, *(run["other_cpus"] or 0.0 for run in runs))
+    if busy > NOISY_ABOVE_CPUS:
+        notes.append(f"Up to {busy} CPUs were busy with other work before or meanwhile, so these numbers are noisy.")
     return {
         "format": 1,
         "started": f"{started:%Y-%m-%d %H:%M} UTC",
@@ -89,9 +90,13 @@ def _one(server: Server, load: Load, protocol: str, known: dict[str, float]) -> 
     before, cpu_before = read_metrics(server.metrics), server.cpu_seconds()
     samples = run_load(server.target, protocol, seconds=load.seconds, label=f"measure {protocol}", **common)
     cpu_after, after = server.cpu_seconds(), read_metrics(server.metrics)
-    used = None if cpu_before is None or cpu_after is None else 1e3 * (cpu_after - cpu_before)
-    cpu_ms = round(used / len(samples.started), 3) if used is not None and samples.started else None
-    return {**samples.to_dict(), "server_cpu_ms": cpu_ms, "server": between(before, after)}
+    run = {**samples.to_dict(), "server_cpu_ms": None, "other_cpus": None, "server": between(before, after)}
+    if samples.started and cpu_before is not None and cpu_after is not None:
+        used = cpu_after - cpu_before
+        others = samples.machine_cpu_seconds - samples.cpu_seconds - used
+        run["server_cpu_ms"] = round(1e3 * used / len(samples.started), 3)
+        run["other_cpus"] = round(max(0.0, others / samples.seconds), 2)
+    return run
 
 
 def _miscount(run: dict[str, Any]) -> str:

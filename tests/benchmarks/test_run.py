@@ -70,6 +70,7 @@ def test_times_inside_the_server_are_within_those_the_clients_saw(report: dict[s
         assert inside["stages"]["inference"]["mean"] < inside["request"]["mean"] < seen["mean"]
         assert run["server_cpu_ms"] > 0
         assert run["load_generator_cpu_ms"] > 0
+        assert 0 <= run["other_cpus"] <= (psutil.cpu_count() or 1)
         assert run["requests_per_second"] == pytest.approx(run["requests"] / run["seconds"], rel=0.01)
 
 

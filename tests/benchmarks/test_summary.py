@@ -13,7 +13,9 @@ def samples(rates: tuple[int, int, int], failures: int = 0) -> Samples:
     """Thirty seconds of requests that took 5 ms, at three rates a second of ten seconds each."""
     started = np.concatenate([10 * i + np.arange(10 * rate) / rate for i, rate in enumerate(rates)])
     problems = ["status 503, error overloaded"] * failures + [""] * (len(started) - failures)
-    return Samples([1e9 + float(t) for t in started], [5.0] * len(started), problems, cpu_seconds=6.0)
+    return Samples(
+        [1e9 + float(t) for t in started], [5.0] * len(started), problems, cpu_seconds=6.0, machine_cpu_seconds=50.0
+    )
 
 
 def test_rates_and_latencies_are_those_of_the_samples() -> None:
@@ -34,7 +36,7 @@ def test_a_run_is_steady_when_its_thirds_are_within_ten_percent(rates: tuple[int
 
 
 def test_no_requests_at_all_is_a_report_too() -> None:
-    report = Samples([], [], [], 0.0).to_dict()
+    report = Samples([], [], [], 0.0, 0.0).to_dict()
     assert (report["requests"], report["requests_per_second"], report["steady"]) == (0, 0, False)
 
 
