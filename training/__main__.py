@@ -66,7 +66,7 @@ def _add_demo_data(commands: Any) -> None:
 
 
 def _demo_data(arguments: argparse.Namespace) -> int:
-    from training.demo_data import generate
+    from training.demo.dataset import generate
 
     sizes = {name: value for name in ("count", "size") if (value := getattr(arguments, name)) is not None}
     generate(arguments.directory, seed=arguments.seed, progress=True, **sizes)

@@ -18,8 +18,8 @@ from scipy.ndimage import laplace
 from sklearn.metrics import roc_auc_score
 
 from detector.errors import FileProblem, UsageError
-from training.demo_data import GENUINE, LIST, MARKER, STAGE, generate
-from training.demo_forgery import FAMILIES
+from training.demo.dataset import GENUINE, LIST, MARKER, STAGE, generate
+from training.demo.forgery import FAMILIES
 
 ROOT = Path(__file__).parents[2]
 
@@ -147,7 +147,9 @@ def test_parameters_that_cannot_work_are_refused(tmp_path: Path, wrong: dict[str
 
 
 def test_an_interrupted_set_is_not_mistaken_for_a_whole_one(tmp_path: Path) -> None:
-    code = f"from pathlib import Path; from training.demo_data import generate; generate(Path({str(tmp_path)!r}), count=5000)"
+    code = (
+        f"from pathlib import Path; from training.demo.dataset import generate; generate(Path({str(tmp_path)!r}), count=5000)"
+    )
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE)
     try:
         deadline = time.monotonic() + 60

@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import gaussian_filter, map_coordinates
 
-from training.demo_camera import jpeg_pass, to_bytes
-from training.demo_canvas import Picture, Plane, ellipse, inside, noise
+from training.demo.camera import jpeg_pass, to_bytes
+from training.demo.canvas import Picture, Plane, ellipse, inside, noise
 
 
 @dataclass(frozen=True)

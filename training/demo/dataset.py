@@ -21,9 +21,9 @@ import numpy as np
 from tqdm import tqdm
 
 from detector.errors import FileProblem, UsageError
-from training.demo_camera import FINAL_QUALITIES, Camera, edit, ship
-from training.demo_forgery import FAMILIES, Target
-from training.demo_portrait import Pose, draw_portrait
+from training.demo.camera import FINAL_QUALITIES, Camera, edit, ship
+from training.demo.forgery import FAMILIES, Target
+from training.demo.portrait import Pose, draw_portrait
 
 GENUINE = "photographed"
 """What `families.csv` says of a real photo."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from training.demo_canvas import Colour, Picture, Plane, bump, clouds, inside, noise, paint, step
+from training.demo.canvas import Colour, Picture, Plane, bump, clouds, inside, noise, paint, step
 
 STYLES = ("short", "short", "side", "bob", "long", "long", "curly", "receding", "shaved", "bald", "bun")
 

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 from scipy.ndimage import convolve, gaussian_filter
 
-from training.demo_canvas import Picture, Plane
+from training.demo.canvas import Picture, Plane
 
 _BAYER = (((0, 0),), ((0, 1), (1, 0)), ((1, 1),))
 """Where red, green and blue lie in each 2×2 cell of the sensor."""

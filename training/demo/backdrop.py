@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from training.demo_canvas import (
+from training.demo.canvas import (
     Colour,
     Palette,
     Picture,
@@ -105,7 +105,7 @@ def _window(rng: np.random.Generator, x: Plane, y: Plane) -> Picture:
 
 
 def draw_clothes(rng: np.random.Generator, picture: Picture, u: Plane, v: Plane, edge: float, skin: Colour) -> None:
-    """Paint neck and shoulders, in place; `u` and `v` are upright coordinates of the head (see demo_portrait)."""
+    """Paint neck and shoulders, in place; `u` and `v` are upright coordinates of the head (see portrait)."""
     size = u.shape[0]
     neck_width = rng.uniform(0.34, 0.46)
     neck = inside(np.abs(u) - neck_width - 0.12 * step(v, 0.9, 1.5), edge) * step(v, 0.3, 0.5)

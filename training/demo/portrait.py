@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from training.demo_backdrop import draw_backdrop, draw_clothes
-from training.demo_canvas import (
+from training.demo.backdrop import draw_backdrop, draw_clothes
+from training.demo.canvas import (
     Picture,
     Plane,
     bump,
@@ -22,8 +22,8 @@ from training.demo_canvas import (
     step,
     window,
 )
-from training.demo_features import EYE, Look, draw_beard, draw_brows, draw_eyes, draw_glasses, draw_mouth, draw_nose
-from training.demo_hair import Hair
+from training.demo.features import EYE, Look, draw_beard, draw_brows, draw_eyes, draw_glasses, draw_mouth, draw_nose
+from training.demo.hair import Hair
 
 SKINS = palette("f2ccb5 e6b89c d6a685 bf8c6b 9e6e4f 7a523b 5c3d2e")
 HAIRS = palette("1a1414 33211a 523624 7a5230 b89461 944224 9e9994 d9d6d1")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from training.demo_canvas import (
+from training.demo.canvas import (
     Colour,
     Picture,
     Plane,
