@@ -99,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--target-metrics", metavar="URL", help="its metrics page (default: the same host, :8090/metrics)")
     run.add_argument("--users", type=_count, default=8, metavar="N", help="clients at a time (default: 8)")
     run.add_argument("--duration", type=_count, default=20, metavar="S", help="seconds for each protocol (default: 20)")
-    run.add_argument("--warm-up", type=_count, default=3, metavar="S", help="seconds before, not counted (default: 3)")
+    run.add_argument("--warm-up", type=_count, default=5, metavar="S", help="seconds before, not counted (default: 5)")
     run.add_argument("--protocol", choices=("rest", "grpc", "both"), default="both")
     run.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     run.add_argument("--archive", choices=("onnx", "torchscript"), default="onnx")

@@ -10,12 +10,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageFilter
 
 if TYPE_CHECKING:
     from tests.serve.running import RunningServer
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _same_threads() -> Iterator[None]:
+    """A worker's engine sets torch's threads for its process; sums differ with them, so no test hands them to the next."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
