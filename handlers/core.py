@@ -6,12 +6,14 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from detector.decode import decode_image
+from detector.decode import ACCEPTED_FORMATS, decode_image
 from detector.errors import BodyTooLarge, ImageError, UnmaskError
 from detector.verdict import Verdict, error_body
 from handlers.engine import Engine, Scores
@@ -72,11 +74,13 @@ class Core:
         self._max_body_bytes = max_body_bytes
 
     def warm_up(self, batch_size: int) -> None:
-        """Run the model on grey photos, one and a full batch, so that the first request is as quick as the rest."""
-        shape = self._engine.manifest.image_spec.shape
+        """Decode and score grey photos, one and a full batch, so that the first request is as quick as the rest."""
+        spec = self._engine.manifest.image_spec
+        # Pillow imports a format's plug-in, and libjpeg and libwebp are loaded, when the first file of that format comes.
+        photos = [decode_image(_grey(name, 2 * spec.size), spec) for name in ACCEPTED_FORMATS]
         for size in sorted({1, batch_size}):
             for _ in range(2):
-                self._engine.run(np.full((size, *shape), 128, np.uint8))
+                self._engine.run(np.stack([photos[i % len(photos)] for i in range(size)]))
 
     def answer(self, items: Sequence[Item]) -> list[Answer]:
         """One answer for each request of a batch, in order."""
@@ -141,6 +145,12 @@ class Core:
             log.error("request %s: %s [%s]", item.request_id, error.message, error.code)
         self._metrics.error(error.code)
         return Answer(error.status, error_body(error, item.request_id))
+
+
+def _grey(image_format: str, size: int) -> bytes:
+    out = BytesIO()
+    Image.new("RGB", (size, size), (128, 128, 128)).save(out, image_format)
+    return out.getvalue()
 
 
 def _photo(inputs: Mapping[str, Any]) -> bytes | bytearray:
