@@ -210,3 +210,12 @@ def test_a_taken_port_is_named(artifacts, tmp_path):
         done = serve("start", "--artifacts", artifacts, *flags)
     assert done.returncode == 1
     assert f"port {port} (gRPC)" in done.stderr
+
+
+def test_a_state_folder_that_can_not_be_written_is_refused_in_one_line(artifacts, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    result = serve("start", "--free-ports", "--artifacts", artifacts, "--state", tmp_path / "file" / "state")
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: ")
+    assert "--state" in result.stderr
+    assert "Traceback" not in result.stderr
