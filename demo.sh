@@ -19,6 +19,12 @@ else
 fi
 
 say "2/5 Training and calibrating"
+# A run of yours is not written over: only one that the demo made.
+if [ -e "$RUN/metrics.json" ] && [ ! -e "$RUN/.demo" ]; then
+  echo "error: $RUN/ holds a run that the demo did not make; name another folder with RUN=DIR" >&2
+  exit 1
+fi
+mkdir -p "$RUN" && touch "$RUN/.demo"
 # shellcheck disable=SC2086  # FIT is a list of options
 "$PY" -m training fit --data "$DATA" --out "$RUN" --overwrite $FIT
 

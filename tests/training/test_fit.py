@@ -23,6 +23,7 @@ from training.checkpoint import load_checkpoint
 from training.loader import normalise
 
 ROOT = Path(__file__).resolve().parents[2]
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def _metrics(run: Path) -> dict[str, Any]:
@@ -98,7 +99,7 @@ def test_an_interrupted_run_resumes_to_the_metrics_of_an_uninterrupted_one(tiny_
     arguments = ["--data", str(tiny_set), "--epochs", "6", *TINY]
     out = tmp_path / "run"
     command = [sys.executable, "-m", "training", "fit", "--out", str(out), *arguments]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, cwd=ROOT, env=ONE_THREAD, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not (out / "last.pth").exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -225,7 +226,7 @@ def test_two_processes_train_what_one_trains(tiny_set: Path, tmp_path: Path) -> 
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2", "--cpu", "--main_process_port", "0"]
     subprocess.run(
         [*launch, "-m", "training", "fit", *map(str, arguments), "--out", str(tmp_path / "two")],
-        cwd=ROOT, check=True, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        cwd=ROOT, check=True, timeout=240, env=ONE_THREAD,
     )  # fmt: skip
     one, two = _metrics(tmp_path / "one"), _metrics(tmp_path / "two")
     assert one["counts"] == two["counts"]
