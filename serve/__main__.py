@@ -7,6 +7,7 @@ import json
 import shlex
 import sys
 import tempfile
+from contextlib import closing
 from pathlib import Path
 from typing import Any, get_args
 
@@ -74,7 +75,7 @@ def _predict(options: argparse.Namespace, arguments: list[str]) -> int:
         url = f"http://127.0.0.1:{fallback.rest_port}/predictions/detector"
         client = RestClient(options.url or (record.rest_url if record else url))
     failed = False
-    with client:
+    with closing(client):
         for verdict in predict_files(client, options.files, use_calibrator=not options.raw, concurrency=options.concurrency):
             failed = failed or not verdict["ok"]
             print(json.dumps(verdict), flush=True)

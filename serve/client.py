@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from types import TracebackType
 from typing import Any, Protocol
 
 from detector.errors import UnmaskError
@@ -25,20 +24,7 @@ class Client(Protocol):
         """Give the connections back."""
 
 
-class _Closing:
-    """`with` for both clients."""
-
-    def __enter__(self) -> Any:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
-
-    def close(self) -> None:
-        raise NotImplementedError
-
-
-class RestClient(_Closing):
+class RestClient:
     """Over HTTP. url: of the predictions endpoint, such as http://127.0.0.1:8080/predictions/detector."""
 
     def __init__(self, url: str, timeout: float = 60.0) -> None:
@@ -64,7 +50,7 @@ class RestClient(_Closing):
         self._http.close()
 
 
-class GrpcClient(_Closing):
+class GrpcClient:
     """Over gRPC. target: host and port, such as 127.0.0.1:7070."""
 
     def __init__(self, target: str, timeout: float = 60.0) -> None:

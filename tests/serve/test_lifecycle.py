@@ -8,6 +8,7 @@ import socket
 import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -92,7 +93,7 @@ def test_stop_drains_what_is_in_hand_and_leaves_no_process(artifacts, tmp_path, 
         supervisor = psutil.Process(record.pid)
         family = [supervisor, *supervisor.children(recursive=True)]
         client = RestClient(record.rest_url)
-        with ThreadPoolExecutor(6) as pool, client:
+        with ThreadPoolExecutor(6) as pool, closing(client):
             client.predict(slow_photo)
             waiting = [pool.submit(client.predict, slow_photo) for _ in range(12)]
             waiting[0].result()
