@@ -1,8 +1,9 @@
-"""`python -m training`: train a detector, or draw the demo set."""
+"""`python -m training`: train a detector, say what a checkpoint is, or draw the demo set."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True)
     _add_fit(commands)
+    _add_inspect(commands)
     _add_demo_data(commands)
     arguments = parser.parse_args(argv)
     return cli.run(lambda: int(arguments.call(arguments)))
@@ -48,6 +50,24 @@ def _fit(arguments: argparse.Namespace) -> int:
         from training.report import summary
 
         print(summary(metrics, options.out))
+    return 0
+
+
+def _add_inspect(commands: Any) -> None:
+    parser = commands.add_parser(
+        "inspect",
+        help="say what a checkpoint is, as JSON, without running code from it",
+        description="Print a checkpoint's model, image spec, arguments and metrics as JSON; no code in the file is run.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("checkpoint", type=Path, metavar="CKPT", help="best_model.pth, final_model.pth or last.pth")
+    parser.set_defaults(call=_inspect)
+
+
+def _inspect(arguments: argparse.Namespace) -> int:
+    from training.inspection import describe
+
+    print(json.dumps(describe(arguments.checkpoint), indent=2))
     return 0
 
 
