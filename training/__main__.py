@@ -1,4 +1,4 @@
-"""`python -m training`: train a detector, say what a checkpoint is, or draw the demo set."""
+"""`python -m training`: train a detector, judge one, say what a checkpoint is, or draw the demo set."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from detector import cli
+from detector.errors import UsageError
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -17,6 +18,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True)
     _add_fit(commands)
+    _add_evaluate(commands)
     _add_inspect(commands)
     _add_demo_data(commands)
     arguments = parser.parse_args(argv)
@@ -50,6 +52,44 @@ def _fit(arguments: argparse.Namespace) -> int:
         from training.report import summary
 
         print(summary(metrics, options.out))
+    return 0
+
+
+def _add_evaluate(commands: Any) -> None:
+    parser = commands.add_parser(
+        "evaluate",
+        help="judge a checkpoint or an exported model on labelled photos",
+        description="Print how a checkpoint or a model.onnx does on a labelled folder, as JSON with 95 % intervals.",
+        allow_abbrev=False,
+    )
+    judged = parser.add_mutually_exclusive_group(required=True)
+    judged.add_argument("--checkpoint", type=Path, metavar="CKPT", help="a .pth; the calibration.json beside it is applied")
+    judged.add_argument("--model", type=Path, metavar="ONNX", help="a model.onnx, with its manifest.json beside it")
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="labelled photos, laid out as for fit")
+    parser.add_argument(
+        "--part", choices=("validation", "train", "all"), default="validation", help="of a divided folder (%(default)s)"
+    )
+    parser.add_argument("--threshold", type=float, help="calibrated probability from which on a photo is Fake (the model's)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write evaluation.json and report/index.html there")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap (%(default)s)")
+    parser.set_defaults(call=_evaluate)
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    if arguments.threshold is not None and not 0 < arguments.threshold < 1:
+        raise UsageError(f"--threshold is {arguments.threshold}; it must lie between 0 and 1")
+    from training.evaluation import evaluate_folder, from_checkpoint, from_onnx
+
+    judged = from_onnx(arguments.model) if arguments.model else from_checkpoint(arguments.checkpoint)
+    result = evaluate_folder(
+        judged,
+        arguments.data,
+        part=arguments.part,
+        threshold=arguments.threshold,
+        out=arguments.out,
+        seed=arguments.seed,
+    )
+    print(json.dumps(result, indent=2))
     return 0
 
 

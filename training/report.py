@@ -27,17 +27,24 @@ def write_report(
     raw: NDArray[np.float32],
     calibrated: NDArray[np.float32],
 ) -> Path:
-    """Write `index.html` and the PNGs from what `metrics.json` holds and the validation scores; returns the page's path."""
+    """Write `index.html` and the PNGs from the scores and what `metrics.json` of a run, or an evaluation, holds.
+
+    What an evaluation does not have (epochs, arguments) is left out. Returns the page's path.
+    """
     directory.mkdir(parents=True, exist_ok=True)
-    validation, history, best = metrics["validation"], metrics["history"], metrics["best_epoch"]
+    validation = metrics["validation"]
     p, q = raw.astype(np.float64), calibrated.astype(np.float64)
     drawn = {
-        "loss": plots.curves(history, best, "loss", "loss (cross-entropy)"),
-        "auc": plots.curves(history, best, "auc", "AUC"),
         "roc": plots.roc(labels, p, validation["auc"]),
         "confusion": plots.confusion_matrix(validation["confusion"]),
         "reliability": plots.reliability(labels, p, q),
     }
+    if history := metrics.get("history"):
+        drawn["loss"] = plots.curves(history, metrics["best_epoch"], "loss", "loss (cross-entropy)")
+        drawn["auc"] = plots.curves(history, metrics["best_epoch"], "auc", "AUC")
+        title = f"Training report: {metrics['arguments']['model']}"
+    else:
+        title = f"Evaluation: {metrics['model']} on {metrics['data']}"
     images = {}
     for name, plot in drawn.items():
         light = plots.render(plot)
@@ -48,6 +55,7 @@ def write_report(
     environment.filters["interval"] = lambda value: Markup("{} <span>{}</span>").format(*_interval(value).split())
     page.write_text(
         environment.from_string(PAGE).render(
+            title=title,
             m=metrics,
             v=validation,
             images=images,

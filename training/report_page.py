@@ -6,7 +6,7 @@ PAGE = """<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
-<title>Training report: {{ m.arguments.model }}</title>
+<title>{{ title }}</title>
 <style>
 :root { --ink: #1d2126; --soft: #5b6470; --paper: #fff; --line: #dfe3e8; --card: #f6f7f9; --accent: #0072b2; }
 @media (prefers-color-scheme: dark) {
@@ -46,20 +46,22 @@ code { font-size: .88em; overflow-wrap: anywhere; }
 <img src="{{ images[name].light }}" alt="{{ alt }}" width="828" height="630">
 </picture>
 {% endmacro %}
-<h1>Training report: {{ m.arguments.model }}</h1>
+<h1>{{ title }}</h1>
+{% if m.history %}
 <p class="soft">{{ '{:,}'.format(m.parameters) }} parameters, {{ m.arguments.size }} × {{ m.arguments.size }} pixels,
 {{ m.history | length }} epochs of which number {{ m.best_epoch }} was kept, seed {{ m.arguments.seed }}.</p>
+{% endif %}
 
 <section class="headline">
-<div><b>{{ '%.3f' % v.auc.value }}</b><span>AUC on {{ v.n }} validation photos<br>95 % between {{ '%.3f' % v.auc.low }} and
+<div><b>{{ '%.3f' % v.auc.value }}</b><span>AUC on {{ v.n }} photos<br>95 % between {{ '%.3f' % v.auc.low }} and
 {{ '%.3f' % v.auc.high }}</span></div>
 <div><b>{{ '%.1f' % (100 * v.accuracy.value) }} %</b><span>of verdicts are right<br>
 95 % between {{ '%.1f' % (100 * v.accuracy.low) }} and {{ '%.1f' % (100 * v.accuracy.high) }} %</span></div>
 <div><b>{{ '%.3f' % v.ece.value }}</b><span>calibration error<br>{{ '%.3f' % v.ece_raw.value }} before calibration</span></div>
 </section>
 
-<h2>On the validation photos</h2>
-<p>Each value is followed by its 95 % interval from 1000 stratified bootstrap resamples of the validation photos. The interval
+<h2>{{ 'On the validation photos' if m.history else 'On these photos' }}</h2>
+<p>Each value is followed by its 95 % interval from 1000 stratified bootstrap resamples of the photos. The interval
 tells how far chance in the choice of these photos could move the value; it does not tell how the detector fares on photos from
 elsewhere.</p>
 <div class="wide"><table>
@@ -91,6 +93,7 @@ resampling makes it larger, so its interval lies a little high.</p>
 Wilson intervals; on the diagonal a probability means what it says.</figcaption></figure>
 </div>
 
+{% if m.history %}
 <h2>Training</h2>
 <div class="plots">
 <figure>{{ plot('loss', 'Loss by epoch') }}
@@ -99,7 +102,9 @@ Wilson intervals; on the diagonal a probability means what it says.</figcaption>
 <figcaption>The epoch with the highest AUC on the tuning photos is kept.</figcaption></figure>
 </div>
 
+{% endif %}
 <h2>Photos</h2>
+{% if m.history %}
 <p>{{ m.split }}</p>
 <div class="wide"><table>
 <tr><th>part</th><th class="n">real</th><th class="n">fake</th></tr>
@@ -107,6 +112,9 @@ Wilson intervals; on the diagonal a probability means what it says.</figcaption>
 <tr><td>{{ says }}</td><td class="n">{{ m.counts[part].real }}</td><td class="n">{{ m.counts[part].fake }}</td></tr>
 {% endfor %}
 </table></div>
+{% else %}
+<p>{{ m.counts.real }} real and {{ m.counts.fake }} fake.</p>
+{% endif %}
 {% if m.unreadable %}
 <details><summary>Files that could not be read and were skipped: {{ m.unreadable | length }}</summary>
 <div class="wide"><table>
@@ -118,6 +126,7 @@ Wilson intervals; on the diagonal a probability means what it says.</figcaption>
 {% endif %}
 <p class="soft">Fingerprint of the photos: <code>{{ m.fingerprint }}</code></p>
 
+{% if m.history %}
 <h2>How it was made</h2>
 <p>{{ '%.0f' % m.speed.images_per_second }} photos a second (median over epochs) on {{ m.speed.device }}; processes:
 {{ m.speed.processes }}, threads in each: {{ m.speed.threads }}, precision:
@@ -139,6 +148,7 @@ Wilson intervals; on the diagonal a probability means what it says.</figcaption>
 <tr><td>{{ key }}</td><td><code>{{ value }}</code></td></tr>
 {% endfor %}
 </table></div></details>
+{% endif %}
 </main>
 </body>
 </html>
