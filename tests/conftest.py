@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from tests.serve.running import RunningServer
 
 ROOT = Path(__file__).resolve().parent.parent
+# A shell's background job starts with Ctrl-C ignored, and so would the commands that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -14,6 +15,10 @@ import pytest
 
 from benchmarks.__main__ import main
 from detector import ModelIdentity, Verdict
+
+# The last geventhttpclient for Python 3.10 sends a request again when its connection breaks: a fifth of what is wrong here is
+# never seen by Locust, and of what it sees one in six is wrong.
+RESENDS = sys.version_info < (3, 11)
 
 
 class Unreliable(BaseHTTPRequestHandler):
@@ -87,12 +92,13 @@ def test_wrong_answers_are_counted_one_by_one_with_their_reasons(
     reasons = run["failure_reasons"]
     # One in five is wrong, all through the run, and each of the five ways has a share.
     assert run["requests"] > 50
-    assert run["failures"] == sum(reasons.values()) == pytest.approx(run["requests"] / 5, abs=1)
+    share = 6 if RESENDS else 5
+    assert run["failures"] == sum(reasons.values()) == pytest.approx(run["requests"] / share, abs=1)
     for part in ("prediction contradicts", "calibrated is not that of drawn-", "error overloaded", "not a JSON object"):
         assert any(part in reason for reason in reasons), reasons
     known = ("prediction contradicts", "calibrated is not", "overloaded", "not a JSON object")
     broken_off = [reason for reason in reasons if not any(part in reason for part in known)]
-    assert len(broken_off) == 1, reasons
+    assert len(broken_off) == (0 if RESENDS else 1), reasons
     page = (tmp_path / "index.html").read_text()
     assert "failed: see the reasons below" in page
     assert "error overloaded" in page
