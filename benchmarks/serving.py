@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ import psutil
 
 from benchmarks.load import Target
 from detector import Manifest, UsageError
-from serve import control
+from serve import control, process
 from serve.errors import StartupFailed
 from serve.settings import Settings
 
@@ -40,9 +41,9 @@ class Server:
             return None
         top = psutil.Process(self.pid)
         seconds = 0.0
-        for process in (top, *top.children(recursive=True)):
+        for each in (top, *top.children(recursive=True)):
             with suppress(psutil.NoSuchProcess):  # a helper that ended a moment ago
-                times = process.cpu_times()
+                times = each.cpu_times()
                 seconds += times.user + times.system
         return seconds
 
@@ -74,10 +75,8 @@ def own_server(artifacts: Path, archive: str, workers: int | None, device: str) 
         command += ["--workers", str(workers)] if workers else []
         print("starting the server", file=sys.stderr)
         with log.open("wb") as output:
-            # A session of its own: Ctrl-C in a terminal reaches us alone, and the server is drained when we are done.
-            child = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-            )
+            # Out of reach of the terminal's Ctrl-C, which reaches us alone: the server is drained when we are done.
+            child = process.start(command, dict(os.environ), Path.cwd(), output)
             try:
                 yield _ready(child, state, log, Manifest.load(artifacts / "manifest.json"))
             finally:
