@@ -7,24 +7,17 @@ import csv
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from detector.batches import decoded_batches
 from detector.cli import run
-from detector.decode import decode_image
-from detector.errors import FileProblem, ImageError, UnmaskError, UsageError
+from detector.errors import FileProblem, UnmaskError, UsageError
 from detector.scorer import Scorer
-from detector.spec import ImageSpec
 from detector.verdict import error_body
 
 SUFFIXES = {".jpg", ".jpeg", ".jpe", ".png", ".webp"}
 CSV_COLUMNS = ["path", "ok", "prediction", "logit", "raw_prob", "calibrated", "percent", "threshold", "code", "message"]
-Decoded = tuple[Path, NDArray[np.uint8] | UnmaskError]
 
 
 def find_photos(paths: Sequence[Path]) -> list[Path]:
@@ -38,28 +31,15 @@ def find_photos(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
-def _decode(path: Path, spec: ImageSpec) -> Decoded:
-    try:
-        return path, decode_image(path.read_bytes(), spec)
-    except OSError as error:
-        return path, FileProblem(f"can't be read ({error.strerror or error})")
-    except ImageError as error:
-        return path, error
-
-
 def score_paths(scorer: Scorer, paths: Sequence[Path], *, batch: int, use_calibrator: bool) -> Iterator[dict[str, Any]]:
     """One result for each path, in order: a verdict, or its error; each carries `path`. Decoding overlaps with inference."""
-    with ThreadPoolExecutor() as pool:
-        remaining = iter(paths)
-        pending = [pool.submit(_decode, p, scorer.manifest.image_spec) for p in islice(remaining, batch)]
-        while pending:
-            decoded = [future.result() for future in pending]
-            pending = [pool.submit(_decode, p, scorer.manifest.image_spec) for p in islice(remaining, batch)]
-            images = [content for _, content in decoded if not isinstance(content, UnmaskError)]
-            verdicts = iter(scorer.score_images(images, use_calibrator=use_calibrator) if images else [])
-            for path, content in decoded:
-                body = error_body(content) if isinstance(content, UnmaskError) else next(verdicts).to_dict()
-                yield {"path": str(path), **body}
+    remaining = iter(paths)
+    for decoded in decoded_batches(paths, scorer.manifest.image_spec, batch):
+        images = [content for content in decoded if not isinstance(content, UnmaskError)]
+        verdicts = iter(scorer.score_images(images, use_calibrator=use_calibrator) if images else [])
+        for content in decoded:
+            body = error_body(content) if isinstance(content, UnmaskError) else next(verdicts).to_dict()
+            yield {"path": str(next(remaining)), **body}
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -9,7 +9,7 @@ from typing import Any
 
 from detector.calibration import CalibrationCurve
 from detector.errors import FileProblem
-from training.checkpoint import Checkpoint, load_checkpoint
+from training.checkpoint import BEST, Checkpoint, load_calibration, load_checkpoint
 
 
 @dataclass(frozen=True)
@@ -53,15 +53,12 @@ def read_run(folder: Path, which: str = "best") -> Run:
     checkpoint = load_checkpoint(folder / f"{which}_model.pth")
     if which != "best":
         return Run(checkpoint)
-    calibration, metrics = _read_json(folder / "calibration.json"), _read_json(folder / "metrics.json")
-    try:
-        curve = CalibrationCurve.from_dict(calibration) if calibration else CalibrationCurve.identity()
-    except FileProblem as error:
-        raise FileProblem(f"{folder / 'calibration.json'}: {error.message}") from None
+    method, curve = load_calibration(folder / BEST)
+    metrics = _read_json(folder / "metrics.json")
     return Run(
         checkpoint,
         curve,
-        str(calibration.get("method", "isotonic")) if calibration else "none",
+        method,
         metrics.get("validation", {}),
         metrics.get("reference_scores", {}),
         metrics.get("threshold"),

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from sklearn.isotonic import IsotonicRegression
 
 from detector.calibration import CalibrationCurve
-from detector.errors import FileProblem
 
 
 def fit_isotonic(raw: NDArray[np.float32], labels: NDArray[np.int64]) -> IsotonicRegression:
@@ -40,11 +39,3 @@ def save_calibration(directory: Path, model: IsotonicRegression | None, n: int) 
     if model is not None:
         joblib.dump(model, directory / "calibrator.joblib")
     return curve
-
-
-def load_calibration(path: Path) -> CalibrationCurve:
-    """The curve that `save_calibration` wrote. Raises `FileProblem` when the file is none."""
-    try:
-        return CalibrationCurve.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, AttributeError):
-        raise FileProblem(f"{path}: is not a calibration of this project") from None

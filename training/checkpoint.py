@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from detector.calibration import CalibrationCurve
 from detector.errors import FileProblem
 from detector.spec import ImageSpec
 from training.models import DetectorNet, ModelConfig, build_model
 
 FORMAT = 1
+BEST = "best_model.pth"
 
 
 @dataclass(frozen=True)
@@ -86,3 +89,21 @@ def load_checkpoint(path: Path) -> Checkpoint:
         fingerprint=values["fingerprint"],
         resume=values["resume"],
     )
+
+
+def load_calibration(checkpoint: Path) -> tuple[str, CalibrationCurve]:
+    """Method and curve of the `calibration.json` that was fitted to a checkpoint: the one beside `best_model.pth`.
+
+    Other checkpoints of a run have none, nor has a run without that file: method "none", and the curve that changes nothing.
+    Raises `FileProblem` naming the file when it is not a calibration.
+    """
+    path = checkpoint.with_name("calibration.json")
+    if checkpoint.name != BEST or not path.is_file():
+        return "none", CalibrationCurve.identity()
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return str(values.get("method", "isotonic")), CalibrationCurve.from_dict(values)
+    except FileProblem as error:
+        raise FileProblem(f"{path}: {error.message}") from None
+    except (OSError, ValueError, AttributeError):
+        raise FileProblem(f"{path}: can't be read as a JSON object") from None

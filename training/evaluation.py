@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,11 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from detector.calibration import CalibrationCurve
-from detector.decode import decode_image
-from detector.errors import FileProblem, ImageError, UsageError
+from detector.batches import decoded_batches
+from detector.errors import UnmaskError, UsageError
 from detector.scorer import Scorer
 from detector.spec import ImageSpec
-from training.calibrate import load_calibration
-from training.checkpoint import load_checkpoint
+from training.checkpoint import load_calibration, load_checkpoint
 from training.data import CLASSES, Photo, find_photos, fingerprint, unreadable_warning
 from training.loader import normalise
 from training.metrics import evaluate, score_histogram
@@ -42,11 +39,10 @@ class Judged:
 
 
 def from_checkpoint(path: Path) -> Judged:
-    """A checkpoint with the `calibration.json` beside it; without that file its raw probabilities are judged as they are."""
+    """A checkpoint with the curve that was fitted to it; where there is none its raw probabilities are judged as they are."""
     checkpoint = load_checkpoint(path)
     network, spec = checkpoint.build(), checkpoint.image_spec
-    beside = path.with_name("calibration.json")
-    curve = load_calibration(beside) if beside.is_file() else CalibrationCurve.identity()
+    _, curve = load_calibration(path)
 
     def score(images: NDArray[np.uint8]) -> tuple[Floats, Floats]:
         with torch.inference_mode():
@@ -110,9 +106,11 @@ def _scores(judged: Judged, photos: Sequence[Photo]) -> tuple[list[int], Floats,
     unreadable: dict[str, str] = {}
     raw, calibrated = [np.empty(0, np.float32)], [np.empty(0, np.float32)]
     with tqdm(total=len(photos), desc="scoring", unit="photo", leave=False) as bar:
-        for start, batch in _decoded(photos, judged.spec):
-            good = [(start + i, pixels) for i, pixels in enumerate(batch) if not isinstance(pixels, str)]
-            unreadable |= {photos[start + i].name: why for i, why in enumerate(batch) if isinstance(why, str)}
+        batches = decoded_batches([photo.path for photo in photos], judged.spec, BATCH)
+        for start, batch in zip(range(0, len(photos), BATCH), batches, strict=True):
+            entries = list(enumerate(batch, start))
+            good = [(row, content) for row, content in entries if not isinstance(content, UnmaskError)]
+            unreadable |= {photos[row].name: content.message for row, content in entries if isinstance(content, UnmaskError)}
             if good:
                 rows += [row for row, _ in good]
                 p, q = judged.score(np.stack([pixels for _, pixels in good]))
@@ -120,21 +118,3 @@ def _scores(judged: Judged, photos: Sequence[Photo]) -> tuple[list[int], Floats,
                 calibrated.append(q)
             bar.update(len(batch))
     return rows, np.concatenate(raw), np.concatenate(calibrated), unreadable
-
-
-def _decoded(photos: Sequence[Photo], spec: ImageSpec) -> Iterator[tuple[int, list[NDArray[np.uint8] | str]]]:
-    """Batches of decoded photos, each a picture or the reason that there is none; the next batch is decoded meanwhile."""
-
-    def decode(photo: Photo) -> NDArray[np.uint8] | str:
-        try:
-            return decode_image(photo.path.read_bytes(), spec)
-        except (ImageError, FileProblem) as error:
-            return error.message
-        except OSError as error:
-            return str(error.strerror)
-
-    with ThreadPoolExecutor() as pool:
-        ahead = [pool.submit(decode, photo) for photo in photos[:BATCH]]
-        for start in range(0, len(photos), BATCH):
-            now, ahead = ahead, [pool.submit(decode, photo) for photo in photos[start + BATCH : start + 2 * BATCH]]
-            yield start, [future.result() for future in now]

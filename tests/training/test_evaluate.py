@@ -25,6 +25,11 @@ def test_it_gives_a_run_the_numbers_of_its_own_report(tiny_run: Path, tiny_set: 
         assert result["validation"][name]["value"] == pytest.approx(reported[name]["value"], abs=1e-4)
 
 
+def test_the_final_checkpoint_is_judged_without_the_curve_that_was_fitted_to_the_best(tiny_run: Path, tiny_set: Path, capsys):
+    judged = evaluate(capsys, "--checkpoint", tiny_run / "final_model.pth", "--data", tiny_set)["validation"]
+    assert judged["brier"] == judged["brier_raw"]
+
+
 def test_an_export_is_judged_like_its_checkpoint(run_dir: Path, artifacts: Path, tiny_set: Path, capsys):
     exported = evaluate(capsys, "--model", artifacts / "model.onnx", "--data", tiny_set, "--part", "all")
     checkpoint = evaluate(capsys, "--checkpoint", run_dir / "best_model.pth", "--data", tiny_set, "--part", "all")
