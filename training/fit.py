@@ -51,7 +51,7 @@ def fit(options: FitOptions) -> dict[str, Any]:
         _claim(options)
     photos = find_photos(options.data)
     checkpoint = load_checkpoint(options.out / LAST) if options.resume and (options.out / LAST).is_file() else None
-    config = ModelConfig(name=options.model, hidden=(options.hidden,), dropout=options.dropout)
+    config = ModelConfig(options.model, options.hidden, options.dropout, options.head_norm)
     torch.manual_seed(options.seed)
     with accelerator.main_process_first():  # which downloads and decodes; the others then find it done
         model = (
@@ -91,8 +91,8 @@ class _Run:
             photos,
             np.array([photo.name not in cache.unreadable for photo in photos]),
             tune=options.tune_fraction,
-            calibrate=options.calibrate_fraction if options.calibrate else 0,
-            seed=options.seed,
+            calibrate=options.calibrate_fraction if options.calibration != "none" else 0,
+            seed=options.split_seed,
         )
 
     def train(self, model: DetectorNet, checkpoint: Checkpoint | None) -> Trainer:
@@ -174,7 +174,7 @@ class _Run:
             "counts": counts(self.parts, self.labels),
             "unreadable": self.cache.unreadable,
             "split": SPLIT_NOTE,
-            "calibration": {"method": "isotonic" if self.options.calibrate else "none", "n": len(self.parts.calibrate)},
+            "calibration": {"method": self.options.calibration, "n": len(self.parts.calibrate)},
             "threshold": validation["threshold"],
             "fingerprint": self.fingerprint,
             "arguments": self.options.recorded(),

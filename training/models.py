@@ -32,12 +32,14 @@ class ModelConfig:
     """What is needed to build the network again from a checkpoint.
 
     name: a timm model, or a torchvision one (`torchvision/NAME` says so where both have it).
-    hidden: width of each hidden layer of the head. dropout: probability before each of its linear layers.
+    hidden: width of each hidden layer of the head. dropout: probability before each of its linear layers. head_norm: whether
+    batch norm follows each hidden layer.
     """
 
     name: str = "efficientnet_b0"
     hidden: tuple[int, ...] = (256,)
     dropout: float = 0.2
+    head_norm: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a checkpoint."""

@@ -16,7 +16,7 @@ from training.models import DetectorNet, ModelConfig, build_model, load_backbone
 HUB_TIMEOUT = 5.0  # seconds to wait for an answer before saying that the hub is out of reach
 
 
-def initial_model(config: ModelConfig, *, weights: Path | None, pretrained: bool) -> DetectorNet:
+def initial_model(config: ModelConfig, *, weights: str | None, pretrained: bool) -> DetectorNet:
     """The network before training: backbone from `weights`, else from the hub if `pretrained`, else random; random head.
 
     Raises `HubUnreachable` within seconds when the hub does not answer and holds no copy here, `FileProblem` when the file is
@@ -24,7 +24,7 @@ def initial_model(config: ModelConfig, *, weights: Path | None, pretrained: bool
     """
     if weights is not None:
         model = build_model(config)
-        load_backbone(model, read_weights(weights), weights.name)
+        load_backbone(model, read_weights(Path(weights)), Path(weights).name)
         return model
     if not pretrained:
         return build_model(config)

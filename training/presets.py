@@ -1,0 +1,34 @@
+"""What each architecture is trained with when nothing else is said: input size and head."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+DUAL_STREAM, ENSEMBLE = "dual_stream", "ensemble"
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Defaults of one architecture.
+
+    size: height and width in pixels. hidden: widths of the head's hidden layers. dropout: probability before each of its
+    linear layers. head_norm: whether batch norm follows each hidden layer.
+    """
+
+    size: int = 128
+    hidden: tuple[int, ...] = (256,)
+    dropout: float = 0.2
+    head_norm: bool = False
+
+
+PRESETS = {
+    "efficientnet_b0": Preset(),
+    "resnext50_32x4d": Preset(size=224, hidden=(), dropout=0.2),
+    "resnet50": Preset(size=224, hidden=(512, 128), dropout=0.3, head_norm=True),
+    DUAL_STREAM: Preset(size=224, hidden=(256,), dropout=0.2),
+}
+
+
+def preset(model: str) -> Preset:
+    """The architecture's own defaults, or the general ones."""
+    return PRESETS.get(model, Preset())
