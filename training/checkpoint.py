@@ -13,6 +13,7 @@ from torch import Tensor
 from detector.calibration import CalibrationCurve
 from detector.errors import FileProblem
 from detector.spec import ImageSpec
+from training.faults import faults_in
 from training.models import DetectorNet, ModelConfig, build_model
 
 FORMAT = 1
@@ -35,6 +36,11 @@ class Checkpoint:
     metrics: dict[str, Any] = field(default_factory=dict)
     fingerprint: str = ""
     resume: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def faults(self) -> dict[str, Any]:
+        """The faults that were injected on purpose in its training; {} for none."""
+        return faults_in(self.arguments)
 
     def build(self) -> DetectorNet:
         """The network with these weights, in eval mode, on the CPU. Raises `FileProblem` when they don't fit it."""

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from detector.errors import UsageError
@@ -21,6 +22,7 @@ from training.calibrate import fit_isotonic, save_calibration
 from training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from training.data import Photo, counts, divide, find_photos, fingerprint, unreadable_warning
 from training.device import make_accelerator
+from training.faults import faults_in, make_fault
 from training.loader import CachedPhotos, default_workers, make_loader
 from training.loop import Trainer, sigmoid
 from training.metrics import evaluate, score_histogram
@@ -98,8 +100,9 @@ class _Run:
     def train(self, model: DetectorNet, checkpoint: Checkpoint | None) -> Trainer:
         """The trainer after its last epoch, gone on from `checkpoint` where there is one."""
         parts = self.parts
-        fit, tune = self._loader(parts.fit, training=True), self._loader(parts.tune)
-        trainer = Trainer(self.accelerator, model, self.config, fit, tune, self.labels[parts.tune], self.options)
+        fault = make_fault(self.options, self.labels, parts.fit)
+        fit, tune = self._loader(parts.fit, training=True, labels=fault.labels()), self._loader(parts.tune)
+        trainer = Trainer(self.accelerator, model, self.config, fit, tune, self.labels[parts.tune], self.options, fault)
         if checkpoint:
             trainer.restore(checkpoint.weights, checkpoint.resume)
         try:
@@ -112,12 +115,12 @@ class _Run:
             raise
         return trainer
 
-    def _loader(self, rows: np.ndarray, *, training: bool = False) -> DataLoader:
+    def _loader(self, rows: np.ndarray, *, training: bool = False, labels: NDArray[np.int64] | None = None) -> DataLoader:
         processes, on_cpu = self.accelerator.num_processes, self.accelerator.device.type == "cpu"
         workers = self.options.workers
         batch = min(self.options.batch_size, len(rows)) // processes * processes if training else 2 * self.options.batch_size
         return make_loader(
-            CachedPhotos(self.cache.path, self.labels),
+            CachedPhotos(self.cache.path, self.labels if labels is None else labels),
             rows,
             batch_size=batch,
             seed=self.options.seed if training else None,
@@ -176,6 +179,7 @@ class _Run:
             "split": SPLIT_NOTE,
             "calibration": {"method": self.options.calibration, "n": len(self.parts.calibrate)},
             "threshold": validation["threshold"],
+            "faults": {**faults, **state.applied} if (faults := faults_in(self.options.recorded())) else None,
             "fingerprint": self.fingerprint,
             "arguments": self.options.recorded(),
             "parameters": sum(p.numel() for p in trainer.judge.model.parameters()),

@@ -24,6 +24,7 @@ def describe(path: Path) -> dict[str, Any]:
         "values": sum(tensor.numel() for tensor in weights),
         "bytes": path.stat().st_size,
         "arguments": checkpoint.arguments,
+        "faults": checkpoint.faults,
         "metrics": checkpoint.metrics,
         "fingerprint": checkpoint.fingerprint,
         "resumable": bool(checkpoint.resume),

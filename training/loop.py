@@ -16,18 +16,18 @@ from accelerate.utils import broadcast
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim import AdamW
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from detector.errors import UnmaskError
 from detector.spec import ImageSpec
+from training.faults import Fault
 from training.loader import normalise
 from training.metrics import roc_auc
 from training.models import DetectorNet, ModelConfig, build_model
 from training.options import FitOptions
+from training.schedule import make_schedule
 
-LR_FACTOR = 0.25
 SHOW_EVERY = 8  # steps between updates of the progress bar: reading the loss makes the processor wait for a GPU
 
 
@@ -40,13 +40,15 @@ class Diverged(UnmaskError):
 @dataclass
 class State:
     """How far a run is. history: one row of plain numbers per finished epoch. best: the row that was best on the tuning
-    photos, best_weights: the network then. stale: epochs since. speed: seconds and photos per second of each epoch."""
+    photos, best_weights: the network then. stale: epochs since. speed: seconds and photos per second of each epoch.
+    applied: how often an injected fault struck."""
 
     history: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, Any] = field(default_factory=dict)
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     stale: int = 0
     speed: list[dict[str, float]] = field(default_factory=list)
+    applied: dict[str, int] = field(default_factory=dict)
 
 
 class Trainer:
@@ -62,22 +64,24 @@ class Trainer:
         tune: DataLoader,
         tune_labels: NDArray[np.int64],
         options: FitOptions,
+        fault: Fault,
     ) -> None:
         self.accelerator = accelerator
         self.options = options
+        self.fault = fault
         self.spec = options.image_spec
         self.tune_labels = tune_labels
         optimizer = AdamW(model.parameters(), lr=options.lr, weight_decay=options.weight_decay)
-        self.scheduler = ReduceLROnPlateau(optimizer, mode="max", threshold=0, factor=LR_FACTOR, patience=options.lr_patience)
+        self.schedule = make_schedule(optimizer, options, steps=options.epochs * len(fit))
         self.model, self.optimizer, self.fit, self.tune = accelerator.prepare(
             model.to(memory_format=torch.channels_last), optimizer, fit, tune
         )
         self.judge = Judge(accelerator, config, self.spec)
-        self.state = State()
+        self.state = State(applied=fault.applied)
 
     def run(self, after_epoch: Callable[[], None]) -> State:
-        """Train until the last epoch or until none has been better for `patience`; `after_epoch` is called after each."""
-        while len(self.state.history) < self.options.epochs and self.state.stale < self.options.patience:
+        """Train to the last epoch, or until the schedule expects no better one; `after_epoch` is called after each."""
+        while len(self.state.history) < self.options.epochs and not self.schedule.gives_up(self.state.stale):
             self._epoch(len(self.state.history) + 1)
             after_epoch()
         return self.state
@@ -125,18 +129,21 @@ class Trainer:
 
     def _steps(self, number: int, bar: tqdm) -> tuple[float, float, float]:
         """One pass over the fitting photos: mean loss, AUC (under augmentation and dropout), seconds spent waiting."""
+        self.fault.before_epoch(self.accelerator.unwrap_model(self.model), number)
         self.model.train()
         self.fit.set_epoch(number)
         losses, scores, truths = [], [], []
         waited, asked = 0.0, time.perf_counter()
         for step, (images, labels, _) in enumerate(self.fit):
             waited += time.perf_counter() - asked
-            logits = self.model(normalise(images, self.spec)).float()
-            loss = F.binary_cross_entropy_with_logits(logits, labels)
+            logits = self.model(normalise(self.fault.inputs(images), self.spec)).float()
+            loss = self.fault.loss(logits, labels)
             self.accelerator.backward(loss)
             self.accelerator.clip_grad_norm_(self.model.parameters(), self.options.clip)
-            self.optimizer.step()
+            if not self.fault.skips(number, step, len(self.fit)):
+                self.optimizer.step()
             self.optimizer.zero_grad()
+            self.schedule.after_step()
             losses.append(loss.detach())
             scores.append(logits.detach())
             truths.append(labels)
@@ -153,7 +160,7 @@ class Trainer:
     def _record(self, row: dict[str, Any], weights: dict[str, Tensor]) -> None:
         state = self.state
         state.history.append(row)
-        self.scheduler.step(row["tune_auc"])
+        self.schedule.after_epoch(row["tune_auc"])
         if not state.best or _rank(row) > _rank(state.best):
             state.best, state.best_weights, state.stale = row, weights, 0
         else:
@@ -164,7 +171,7 @@ class Trainer:
         scaler = self.accelerator.scaler
         return {
             "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
+            "schedule": self.schedule.state_dict(),
             "scaler": scaler.state_dict() if scaler is not None else {},
             **vars(self.state),
         }
@@ -174,11 +181,12 @@ class Trainer:
         values = dict(values)
         self.accelerator.unwrap_model(self.model).load_state_dict(weights)
         self.optimizer.load_state_dict(values.pop("optimizer"))
-        self.scheduler.load_state_dict(values.pop("scheduler"))
+        self.schedule.load_state_dict(values.pop("schedule"))
         scaler = values.pop("scaler")
         if scaler and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(scaler)
         self.state = State(**values)
+        self.fault.applied = self.state.applied
 
 
 class Judge:
