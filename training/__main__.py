@@ -18,6 +18,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True)
     _add_fit(commands)
+    _add_faults(commands)
     _add_evaluate(commands)
     _add_inspect(commands)
     _add_demo_data(commands)
@@ -52,6 +53,31 @@ def _fit(arguments: argparse.Namespace) -> int:
         from training.report import summary
 
         print(summary(metrics, options.out))
+    return 0
+
+
+def _add_faults(commands: Any) -> None:
+    from training.flags import add_fit_arguments
+
+    parser = commands.add_parser(
+        "faults",
+        help="train briefly with each kind of fault injected, and hold the results against a clean run",
+        description="Train the grid of faults, one run in a folder each, and plot AUC and calibration error against clean. "
+        "Takes the flags of fit; the same command goes on where it was stopped.",
+        allow_abbrev=False,
+    )
+    add_fit_arguments(parser)
+    parser.set_defaults(call=_faults, out=Path("faults"), epochs=4)
+
+
+def _faults(arguments: argparse.Namespace) -> int:
+    from training.flags import options_of
+
+    options = options_of(arguments)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from training.fault_grid import run_grid, table
+
+    print(table(run_grid(options)))
     return 0
 
 
