@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from detector.spec import ImageSpec
-from training.models import DetectorNet
+from training.networks import DetectorNet
 
 
 class ScoringGraph(nn.Module):
@@ -21,7 +24,7 @@ class ScoringGraph(nn.Module):
 
     def __init__(self, net: DetectorNet, spec: ImageSpec) -> None:
         super().__init__()
-        self.net = net
+        self.net = _baked(net)
         mean, std = torch.tensor(spec.mean, dtype=torch.float64), torch.tensor(spec.std, dtype=torch.float64)
         # (v / 255 - mean) / std as one multiply and one add per value.
         self.register_buffer("scale", (1 / (255 * std)).float().reshape(3, 1, 1))
@@ -33,6 +36,16 @@ class ScoringGraph(nn.Module):
         # Reordered as bytes, a quarter of the memory traffic that floats would take.
         logit, heatmap = self.net.logit_and_map(images.permute(0, 3, 1, 2).float() * self.scale + self.shift)
         return logit, torch.sigmoid(logit), heatmap
+
+
+def _baked(net: DetectorNet) -> DetectorNet:
+    """A copy whose constrained weights are plain tensors with the values that the constraint gave them."""
+    net = copy.deepcopy(net)
+    for module in net.modules():
+        if parametrize.is_parametrized(module):
+            for name in list(module.parametrizations):  # type: ignore[arg-type]
+                parametrize.remove_parametrizations(module, name)
+    return net
 
 
 class LogitAndMap(nn.Module):

@@ -14,7 +14,8 @@ from detector.calibration import CalibrationCurve
 from detector.errors import FileProblem
 from detector.spec import ImageSpec
 from training.faults import faults_in
-from training.models import DetectorNet, ModelConfig, build_model
+from training.models import ModelConfig, build_model
+from training.networks import DetectorNet
 
 FORMAT = 1
 BEST = "best_model.pth"
@@ -44,7 +45,7 @@ class Checkpoint:
 
     def build(self) -> DetectorNet:
         """The network with these weights, in eval mode, on the CPU. Raises `FileProblem` when they don't fit it."""
-        model = build_model(self.model_config)
+        model = build_model(self.model_config, self.image_spec)
         try:
             model.load_state_dict(self.weights)
         except RuntimeError as error:

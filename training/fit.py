@@ -26,7 +26,8 @@ from training.faults import faults_in, make_fault
 from training.loader import CachedPhotos, default_workers, make_loader
 from training.loop import Trainer, sigmoid
 from training.metrics import evaluate, score_histogram
-from training.models import DetectorNet, ModelConfig
+from training.models import ModelConfig
+from training.networks import DetectorNet
 from training.options import FitOptions
 from training.report import write_report
 from training.weights import initial_model
@@ -57,7 +58,9 @@ def fit(options: FitOptions) -> dict[str, Any]:
     torch.manual_seed(options.seed)
     with accelerator.main_process_first():  # which downloads and decodes; the others then find it done
         model = (
-            checkpoint.build() if checkpoint else initial_model(config, weights=options.weights, pretrained=options.pretrained)
+            checkpoint.build()
+            if checkpoint
+            else initial_model(config, options.image_spec, weights=options.weights, pretrained=options.pretrained)
         )
         content = fingerprint(photos, progress=main)
         if checkpoint:

@@ -24,7 +24,8 @@ from detector.spec import ImageSpec
 from training.faults import Fault
 from training.loader import normalise
 from training.metrics import roc_auc
-from training.models import DetectorNet, ModelConfig, build_model
+from training.models import ModelConfig, build_model
+from training.networks import DetectorNet
 from training.options import FitOptions
 from training.schedule import make_schedule
 
@@ -195,7 +196,7 @@ class Judge:
     def __init__(self, accelerator: Accelerator, config: ModelConfig, spec: ImageSpec) -> None:
         self.accelerator = accelerator
         self.spec = spec
-        self.model = build_model(config).to(memory_format=torch.channels_last).to(accelerator.device).eval()
+        self.model = build_model(config, spec).to(memory_format=torch.channels_last).to(accelerator.device).eval()
 
     def load(self, weights: dict[str, Tensor]) -> None:
         """Take these weights."""

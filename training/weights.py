@@ -3,33 +3,41 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from detector.errors import FileProblem
-from training.models import DetectorNet, ModelConfig, build_model, load_backbone
+from detector.errors import FileProblem, UsageError
+from detector.spec import ImageSpec
+from training.forensic import TwoStreams
+from training.models import DEFAULT_SPEC, VISUAL, ModelConfig, build_model
+from training.networks import DetectorNet, PooledNet
 
 HUB_TIMEOUT = 5.0  # seconds to wait for an answer before saying that the hub is out of reach
 
 
-def initial_model(config: ModelConfig, *, weights: str | None, pretrained: bool) -> DetectorNet:
+def initial_model(
+    config: ModelConfig, spec: ImageSpec = DEFAULT_SPEC, *, weights: str | None, pretrained: bool
+) -> DetectorNet:
     """The network before training: backbone from `weights`, else from the hub if `pretrained`, else random; random head.
+
+    Of two streams the hub has the visual one.
 
     Raises `HubUnreachable` within seconds when the hub does not answer and holds no copy here, `FileProblem` when the file is
     not one of weights, `UsageError` when it is for another architecture.
     """
     if weights is not None:
-        model = build_model(config)
+        model = build_model(config, spec)
+        assert isinstance(model, PooledNet)  # an ensemble is made of finished runs
         load_backbone(model, read_weights(Path(weights)), Path(weights).name)
         return model
     if not pretrained:
-        return build_model(config)
+        return build_model(config, spec)
     with _impatient_hub():
-        return build_model(config, pretrained=True)
+        return build_model(config, spec, pretrained=True)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -55,6 +63,49 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 def _is_state_dict(values: dict) -> bool:
     return bool(values) and all(isinstance(v, Tensor) for v in values.values())
+
+
+def load_backbone(model: PooledNet, weights: Mapping[str, Tensor], source: str) -> int:
+    """Copy a backbone's tensors into `model`, by name and shape; returns how many of its tensors were set.
+
+    Names may carry the usual prefixes (`features.`, `model.`, `backbone.`, `module.`) and a classifier is passed over. Of two
+    streams both are set from such a network's file, else the visual one.
+    Raises `UsageError` naming `source` when less than half of the backbone is found there, since the rest would be random.
+    """
+    features = model.features
+    targets = [features, features.visual] if isinstance(features, TwoStreams) else [features]
+    matches = [(target, _matching(target, weights)) for target in targets]
+    for target, found in matches:
+        if _share(target, found) >= 0.5:
+            target.load_state_dict(found, strict=False)
+            return len(found)
+    best = max(_share(target, found) for target, found in matches)
+    also = f" or {VISUAL}" if len(targets) > 1 else ""
+    raise UsageError(
+        f"{source}: {best:.0%} of the backbone's tensors are there; "
+        f"is it a file for another architecture? --model must name the one it was trained with{also}"
+    )
+
+
+def _matching(target: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those of `weights` that fit a tensor of `target`, by its names."""
+    own = target.state_dict()
+    found: dict[str, Tensor] = {}
+    for key, value in weights.items():
+        names = [key]
+        for prefix in ("module.", "backbone.", "model.", "features."):
+            names += [n.removeprefix(prefix) for n in names if n.startswith(prefix)]
+        for candidate in [c for n in names for c in (n, f"model.{n}")]:
+            if candidate in own and own[candidate].shape == value.shape:
+                found[candidate] = value
+                break
+    return found
+
+
+def _share(target: nn.Module, found: Mapping[str, Tensor]) -> float:
+    """Which part of a module's tensors was found; batch norm's step counters say nothing."""
+    wanted = [k for k in target.state_dict() if not k.endswith("num_batches_tracked")]
+    return sum(k in found for k in wanted) / len(wanted)
 
 
 @contextmanager

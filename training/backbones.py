@@ -1,0 +1,95 @@
+"""Backbones: the convolutional part of a timm or torchvision classifier, up to its feature map."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import torch
+from torch import Tensor, nn
+
+from detector.errors import UnmaskError
+
+
+class UnknownModel(UnmaskError):
+    """The architecture's name is in neither timm nor torchvision, or it has no convolutional feature map."""
+
+    code = "unknown_model"
+    status = 400
+
+
+class HubUnreachable(UnmaskError):
+    """Pretrained weights were asked for and can't be downloaded."""
+
+    code = "hub_unreachable"
+    status = 503
+
+
+def backbone(name: str, *, pretrained: bool = False) -> tuple[nn.Module, int]:
+    """A module from float32[N, 3, H, W] to a feature map float32[N, C, h, w], and C.
+
+    name: a timm model, or a torchvision one (`torchvision/NAME` says so where both have it). pretrained: with the hub's
+    ImageNet weights, else random ones.
+    Raises `UnknownModel` when there is no such network, `HubUnreachable` when its weights can't be fetched.
+    """
+    import timm
+    import torchvision
+
+    plain = name.removeprefix("torchvision/")
+    try:
+        if plain == name and timm.is_model(name):
+            features: nn.Module = _TimmFeatures(timm.create_model(name, pretrained=pretrained, num_classes=0, global_pool=""))
+        elif plain in torchvision.models.list_models(module=torchvision.models):
+            model = torchvision.models.get_model(plain, weights="DEFAULT" if pretrained else None)
+            features = _torchvision_features(model, plain)
+        else:
+            raise UnknownModel(
+                f"model {name!r} is neither in timm nor in torchvision; `timm.list_models()` and "
+                "`torchvision.models.list_models()` print what is"
+            )
+    except UnmaskError:
+        raise
+    except Exception as error:  # requests, urllib, huggingface_hub and safetensors each have their own
+        if not pretrained:
+            raise
+        raise HubUnreachable(
+            f"pretrained weights of {name!r} can't be fetched ({type(error).__name__}); "
+            "give a local file with --weights FILE, or start from random weights with --no-pretrained"
+        ) from None
+    return features, _channels(features, name)
+
+
+class _TimmFeatures(nn.Module):
+    """A timm model up to its feature map."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x)
+
+
+def _torchvision_features(model: nn.Module, name: str) -> nn.Module:
+    """The part of a torchvision classifier before its pooling."""
+    features = getattr(model, "features", None)
+    if isinstance(features, nn.Module):
+        return features
+    children = dict(model.named_children())
+    if "avgpool" in children and "fc" in children:
+        return nn.Sequential(OrderedDict((k, v) for k, v in children.items() if k not in ("avgpool", "fc")))
+    raise UnknownModel(f"torchvision's {name!r} has no feature map followed by pooling; convolutional classifiers do")
+
+
+def _channels(features: nn.Module, name: str) -> int:
+    training = features.training
+    try:
+        with torch.no_grad():
+            shape = features.eval()(torch.zeros(1, 3, 64, 64)).shape
+    except (RuntimeError, AssertionError) as error:  # a transformer asserts its one input size
+        raise UnknownModel(f"model {name!r} can't take photos of any size ({error}); choose a convolutional one") from None
+    features.train(training)
+    if len(shape) != 4:
+        raise UnknownModel(
+            f"model {name!r} gives tokens of shape {tuple(shape)}, not a feature map; choose a convolutional one"
+        )
+    return int(shape[1])

@@ -1,0 +1,87 @@
+"""The detector networks: normalised photos in; a logit, and a map of where it comes from, out."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from training.head import GatedHead, MlpHead
+
+
+class DetectorNet(nn.Module):
+    """What all architectures do. The input is float32[N, 3, H, W], normalised; a logit above zero leans fake."""
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """The logit, float32[N]."""
+
+    @abstractmethod
+    def logit_and_map(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The logit, and which places speak for it: float32[N] and float32[N, h, w] at feature-map size, in eval mode."""
+
+
+class PooledNet(DetectorNet):
+    """Backbone features, global average pooling, head."""
+
+    def __init__(self, features: nn.Module, head: MlpHead | GatedHead) -> None:
+        super().__init__()
+        self.features = features
+        self.head = head
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The logit, float32[N]."""
+        return self.head(self.features(x).mean(dim=(2, 3))).squeeze(1)
+
+    def logit_and_map(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The logit, and which places speak for it: float32[N] and float32[N, h, w] at feature-map size, in eval mode.
+
+        The map is Grad-CAM (Selvaraju et al., arXiv 1610.02391) of the logit before its final ReLU: above zero speaks for
+        fake, below for real. The head knows its gradient in closed form, so no backward pass is needed.
+        """
+        maps = self.features(x)
+        logit, gradient = self.head.with_gradient(maps.mean(dim=(2, 3)))
+        weights = gradient / (maps.shape[2] * maps.shape[3])
+        return logit.squeeze(1), torch.einsum("nc,nchw->nhw", weights, maps)
+
+
+class DualStreamNet(PooledNet):
+    """A visual and a forensic stream, whose feature maps lie on one another, and a gate that weighs them for each photo."""
+
+    head: GatedHead
+
+    def gate(self, x: Tensor) -> Tensor:
+        """How much of each photo's logit is the visual stream's, the rest being the forensic one's: float32[N], 0 to 1."""
+        return self.head.visual_share(self.features(x).mean(dim=(2, 3))).squeeze(1)
+
+
+class EnsembleNet(DetectorNet):
+    """Several networks' mean logit.
+
+    Logits are averaged rather than probabilities: the mean is then the logit of what is reported, the maps' mean is the map
+    of that logit, and a member that is sure is not flattened by the sigmoid.
+    """
+
+    def __init__(self, members: Sequence[DetectorNet]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The mean logit, float32[N]."""
+        return torch.stack([member(x) for member in self.members]).mean(dim=0)
+
+    def logit_and_map(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean logit, and the mean of the members' maps, each brought to the size of the finest."""
+        logits, maps = zip(*(cast(DetectorNet, member).logit_and_map(x) for member in self.members), strict=True)
+        size = max(m.shape[1] for m in maps), max(m.shape[2] for m in maps)
+        return torch.stack(logits).mean(dim=0), torch.stack([_resized(m, size) for m in maps]).mean(dim=0)
+
+
+def _resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    if maps.shape[1:] == size:
+        return maps
+    return F.interpolate(maps.unsqueeze(1), size, mode="bilinear", align_corners=False).squeeze(1)
