@@ -1,0 +1,128 @@
+"""Architectures: what each is made of, and that its heatmap is the gradient it says it is."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from training.models import ModelConfig, build_model
+from training.networks import DetectorNet, DualStreamNet, EnsembleNet, PooledNet
+from training.presets import PRESETS
+
+SMALL = {
+    "linear head": ModelConfig("test_resnet", hidden=()),
+    "batch norm": ModelConfig("test_resnet", hidden=(24, 12), head_norm=True),
+    "dual_stream": ModelConfig("dual_stream", hidden=(16,)),
+    "dual_stream, batch norm": ModelConfig("dual_stream", hidden=(16, 8), head_norm=True),
+}
+SMALL["ensemble"] = ModelConfig(
+    "ensemble", (), 0, members=(SMALL["batch norm"], ModelConfig("torchvision/squeezenet1_1", (8,)))
+)
+
+
+def of(name: str) -> ModelConfig:
+    """The config that `fit --model NAME` trains by default."""
+    suits = PRESETS[name]
+    return ModelConfig(name, suits.hidden, suits.dropout, suits.head_norm)
+
+
+def lived_in(config: ModelConfig) -> DetectorNet:
+    """A network as training leaves it: no weight, mean or variance is still what it is set to at first."""
+    torch.manual_seed(3)
+    net = build_model(config).train()
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            module.momentum = None  # the statistics of exactly what comes next
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.1)
+    with torch.no_grad():
+        net(photos(16))
+        for module in net.modules():
+            if isinstance(module, DualStreamNet):
+                module.head.gate.weight.normal_(std=0.05)
+    return net.eval()
+
+
+def photos(count: int, size: int = 64) -> Tensor:
+    """Normalised noise, soft and hard: float32[N, 3, H, W]."""
+    coarse = torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    return F.interpolate(coarse, (size, size), mode="bilinear") + 0.1 * torch.randn(
+        count, 3, size, size, generator=torch.Generator().manual_seed(2)
+    )
+
+
+def grad_cam(net: DetectorNet, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Logit and Grad-CAM as their definitions say, by autograd."""
+    if isinstance(net, EnsembleNet):
+        logits, maps = zip(*(grad_cam(member, x) for member in net.members), strict=True)
+        size = tuple(torch.tensor([m.shape[1:] for m in maps]).amax(dim=0).tolist())
+        alike = [F.interpolate(m[:, None], size, mode="bilinear", align_corners=False)[:, 0] for m in maps]
+        return sum(logits) / len(logits), sum(alike) / len(alike)
+    assert isinstance(net, PooledNet)
+    maps = net.features(x).detach().requires_grad_()
+    logit = net.head(maps.mean(dim=(2, 3))).squeeze(1)
+    (gradient,) = torch.autograd.grad(logit.sum(), maps)
+    return logit.detach(), (gradient.mean(dim=(2, 3), keepdim=True) * maps).sum(dim=1).detach()
+
+
+def assert_map_is_grad_cam(net: DetectorNet, x: Tensor) -> None:
+    """The closed form gives the logit of `forward`, and autograd's map to five digits."""
+    with torch.no_grad():
+        logit, heatmap = net.logit_and_map(x)
+        straight = net(x)
+    expected_logit, expected = grad_cam(net, x)
+    assert torch.allclose(logit, straight, atol=1e-5)
+    assert torch.allclose(logit, expected_logit, atol=1e-5)
+    assert heatmap.shape == expected.shape
+    assert expected.abs().amax() > 1e-4
+    assert ((heatmap - expected).abs().amax(dim=(1, 2)) / expected.abs().amax(dim=(1, 2))).max() < 1e-5
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_heatmap_is_grad_cam_by_autograd(name: str) -> None:
+    assert_map_is_grad_cam(lived_in(SMALL[name]), photos(4, 96))
+
+
+ONE, TWO = ["Dropout", "Linear"], ["Dropout", "Linear", "ReLU"]
+NORMED = ["Dropout", "Linear", "BatchNorm1d", "ReLU"]
+
+
+@pytest.mark.parametrize(
+    ("name", "millions", "dropout", "layers"),
+    [
+        ("efficientnet_b0", 4.34, 0.2, [*TWO, *ONE]),
+        ("resnext50_32x4d", 22.98, 0.2, ONE),
+        ("resnet50", 24.62, 0.3, [*NORMED, *NORMED, *ONE]),
+        ("dual_stream", 3.38, 0.2, [*TWO, *ONE]),
+    ],
+)
+def test_each_architecture_by_its_name_alone(name: str, millions: float, dropout: float, layers: list[str]) -> None:
+    net = lived_in(of(name))
+    assert isinstance(net, PooledNet)
+    assert sum(p.numel() for p in net.parameters()) / 1e6 == pytest.approx(millions, abs=0.01)
+    for head in (net.head.visual, net.head.forensic) if isinstance(net, DualStreamNet) else (net.head,):
+        assert [type(layer).__name__ for layer in head] == layers
+        assert {layer.p for layer in head if isinstance(layer, nn.Dropout)} == {dropout}
+    assert_map_is_grad_cam(net, photos(2))
+
+
+def test_a_config_survives_its_checkpoint_members_and_all() -> None:
+    nested = ModelConfig("ensemble", (), 0, members=(SMALL["ensemble"], SMALL["dual_stream"]))
+    assert ModelConfig.from_dict(json.loads(json.dumps(nested.to_dict()))) == nested
+
+
+def test_an_ensemble_answers_the_mean_logit_on_a_map_as_fine_as_its_finest() -> None:
+    net = lived_in(SMALL["ensemble"])
+    assert isinstance(net, EnsembleNet)
+    x = photos(4, 96)
+    with torch.no_grad():
+        alone = [member.logit_and_map(x) for member in net.members]
+        logit, heatmap = net.logit_and_map(x)
+    assert torch.allclose(logit, (alone[0][0] + alone[1][0]) / 2, atol=1e-6)
+    sizes = {heat.shape[1] for _, heat in alone}
+    assert len(sizes) == 2
+    assert heatmap.shape[1] == max(sizes)
