@@ -75,10 +75,12 @@ def read_members(options: FitOptions) -> list[Member]:
             f"--members: {'; '.join(problems)}; an ensemble's runs share their photos, how these are prepared and how they "
             "are divided, so that none of them has seen what it is calibrated and judged on"
         )
-    if _holds_out(options.calibration, options.target_fpr) and not first.held_out:
+    if _holds_out(options.calibration, options.target_fpr) != first.held_out:
         raise UsageError(
-            "--members: the runs were trained with --calibration none, so they have seen every photo that a curve or a "
-            "threshold could be fitted on; give --calibration none alone here too, or train them with a calibration"
+            "--calibration: the members left photos aside for it, so the ensemble needs it too"
+            if first.held_out
+            else "--calibration: the members were trained with `none` and have seen every photo that a curve or a threshold "
+            "could be fitted on; give --calibration none here too, or train them with one"
         )
     return members
 
