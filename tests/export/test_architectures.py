@@ -1,0 +1,112 @@
+"""Every architecture goes out by the same path, and answers there as its checkpoint does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import numpy_helper
+
+from detector import ImageSpec
+from detector.manifest import Manifest
+from export import export_run
+from export.archive import extract_archive
+from export.graph import ScoringGraph
+from export.onnx_model import save_model, scores_to_onnx
+from export.torchscript import load_torchscript
+from tests.conftest import steep_curve, write_json
+from tests.networks import SMALL, lived_in
+from training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from training.models import ModelConfig
+from training.presets import PRESETS
+
+SPEC = ImageSpec(size=64)
+
+
+def exported(folder: Path, name: str) -> tuple[Checkpoint, Path, Manifest]:
+    """A run of one of the small networks, and what export makes of it."""
+    run, out = folder / "run", folder / "artifacts"
+    run.mkdir()
+    config = SMALL[name]
+    arguments = {"model": config.name}
+    save_checkpoint(run / "best_model.pth", Checkpoint(config, SPEC, lived_in(config).state_dict(), arguments))
+    x, y = steep_curve()
+    write_json(run / "calibration.json", {"method": "isotonic", "x": x, "y": y, "n": 200})
+    return load_checkpoint(run / "best_model.pth"), out, export_run(run, out)
+
+
+@pytest.fixture(scope="module")
+def two_streams(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkpoint, Path, Manifest]:
+    return exported(tmp_path_factory.mktemp("two"), "dual_stream")
+
+
+@pytest.fixture(scope="module")
+def ensemble(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkpoint, Path, Manifest]:
+    """Of a head with batch norm and a network whose feature map is finer."""
+    return exported(tmp_path_factory.mktemp("ensemble"), "ensemble")
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    coarse = np.random.default_rng(5).integers(0, 256, (6, 8, 8, 3))
+    noise = np.random.default_rng(6).normal(0, 6, (6, 64, 64, 3))
+    return (coarse.repeat(8, axis=1).repeat(8, axis=2) + noise).clip(0, 255).astype(np.uint8)
+
+
+def assert_answers_as(checkpoint: Checkpoint, model: Path, images: np.ndarray) -> None:
+    """The ONNX model's logit and heatmap are those of the network as it was trained."""
+    net, spec = checkpoint.build(), checkpoint.image_spec
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (spec.mean, spec.std))
+    with torch.no_grad():
+        x = (torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255 - mean) / std
+        expected, heat = (v.numpy() for v in net.logit_and_map(x))
+    logit, heatmap = onnxruntime.InferenceSession(str(model)).run(["logit", "heatmap"], {"images": images})
+    assert np.ptp(expected) > 1e-2, "pictures must differ for this to mean something"
+    assert logit == pytest.approx(expected, abs=1e-4)
+    assert heatmap == pytest.approx(heat, abs=1e-4 * float(np.abs(heat).max()))
+
+
+@pytest.mark.parametrize("name", ["two_streams", "ensemble"])
+def test_the_export_answers_as_the_checkpoint(name: str, images: np.ndarray, request: pytest.FixtureRequest) -> None:
+    checkpoint, out, manifest = request.getfixturevalue(name)
+    assert_answers_as(checkpoint, out / "model.onnx", images)
+    assert manifest.model.backbone == checkpoint.model_config.name
+    assert {"onnx", "torchscript"} <= set(manifest.parity["logit"])
+    assert max(manifest.parity["logit"].values()) < 1e-4
+    assert max(manifest.parity["heatmap"].values()) < 1e-4
+
+
+def test_constrained_kernels_go_out_as_plain_ones(two_streams: tuple[Checkpoint, Path, Manifest], tmp_path: Path) -> None:
+    checkpoint, out, _ = two_streams
+    net = checkpoint.build()
+    kernels = net.features.forensic.bayar.weight.detach().numpy()
+    graph = onnx.load(out / "model.onnx").graph
+    constants = {i.name: numpy_helper.to_array(i) for i in graph.initializer}
+    [name] = [n for n, value in constants.items() if value.shape == kernels.shape and np.allclose(value, kernels, atol=1e-7)]
+    assert [node.op_type for node in graph.node if name in node.input] == ["Conv"]
+    learned = next(v for k, v in checkpoint.weights.items() if "bayar" in k).numpy()
+    assert not any(value.shape == learned.shape and np.allclose(value, learned) for value in constants.values())
+    extract_archive(out / "detector-torchscript.mar", tmp_path)
+    assert "parametrizations" not in str(load_torchscript(tmp_path / "model.pt").inlined_graph)
+    ScoringGraph(net, SPEC)
+    assert any("parametrizations" in key for key in net.state_dict())  # the network that was given is left as it was
+
+
+def test_an_ensemble_is_one_graph_with_one_curve(ensemble: tuple[Checkpoint, Path, Manifest], images: np.ndarray) -> None:
+    _, out, manifest = ensemble
+    session = onnxruntime.InferenceSession(str(out / "model.onnx"))
+    raw, calibrated, heatmap = session.run(["raw_prob", "calibrated_prob", "heatmap"], {"images": images})
+    assert manifest.curve(raw) == pytest.approx(calibrated, abs=1e-6)
+    assert heatmap.shape == (len(images), 3, 3)  # the finer member's
+
+
+def test_a_resnet50_with_batch_norm_in_its_head_goes_out(tmp_path: Path, images: np.ndarray) -> None:
+    suits = PRESETS["resnet50"]
+    config = ModelConfig("resnet50", suits.hidden, suits.dropout, suits.head_norm)
+    net = lived_in(config)
+    save_model(scores_to_onnx(ScoringGraph(net, SPEC), SPEC, 18), tmp_path / "model.onnx", {})
+    assert_answers_as(Checkpoint(config, SPEC, net.state_dict()), tmp_path / "model.onnx", images)
