@@ -1,4 +1,4 @@
-"""Commands: `run` loads a server and reports on it, `roofline` does the same work in one process without one."""
+"""Commands: `run` loads a server and reports on it, `roofline` does the same work without one, `training` times training."""
 
 from __future__ import annotations
 
@@ -82,6 +82,15 @@ def _roofline(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _training(arguments: argparse.Namespace) -> int:
+    from benchmarks.training import Work, compare
+
+    busy = busy_cpus()
+    work = Work(**{name: getattr(arguments, name) for name in Work.__dataclass_fields__})
+    print(json.dumps({**compare(work), "machine": machine(), "busy_cpus_before": busy}, indent=2))
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -114,6 +123,18 @@ def _parser() -> argparse.ArgumentParser:
     roof.add_argument("--batch", type=_counts, default=(1, 4, 8, 16), metavar="N,N", help="sizes to try (default: 1,4,8,16)")
     roof.add_argument("--threads", type=_count, metavar="N", help="CPUs to use (default: all this process may use)")
     roof.add_argument("--out", type=Path, metavar="FILE", help="also write the JSON here")
+
+    train = commands.add_parser("training", help="training throughput, side by side with timm's recipe")
+    train.set_defaults(call=_training)
+    train.add_argument("--data", type=Path, required=True, metavar="DIR", help="labelled photos, laid out as for `fit`")
+    train.add_argument("--model", default="efficientnet_b0", metavar="NAME", help="of timm (default: %(default)s)")
+    train.add_argument("--size", type=_count, default=128, metavar="N", help="pixels (default: %(default)s)")
+    train.add_argument("--batch-size", type=_count, default=32, metavar="N", help="photos per step (default: %(default)s)")
+    train.add_argument("--epochs", type=_count, default=2, metavar="N", help="measured, after one more (default: %(default)s)")
+    train.add_argument("--pairs", type=_count, default=3, metavar="N", help="runs of each side (default: %(default)s)")
+    train.add_argument("--workers", type=int, default=4, metavar="N", help="timm's loaders (default: its own, %(default)s)")
+    train.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    train.add_argument("--bf16", action="store_true", help="bfloat16 autocast on both sides")
     return parser
 
 

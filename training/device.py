@@ -34,6 +34,7 @@ def make_accelerator(options: FitOptions) -> Accelerator:
         mixed_precision=precision(options.amp, kind),
         dataloader_config=DataLoaderConfiguration(split_batches=True, non_blocking=kind == "cuda"),
         kwargs_handlers=[init],
+        **({"log_with": "tensorboard", "project_dir": options.out} if options.tensorboard else {}),
     )
     if options.batch_size % accelerator.num_processes:
         raise UsageError(

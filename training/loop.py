@@ -82,9 +82,12 @@ class Trainer:
 
     def run(self, after_epoch: Callable[[], None]) -> State:
         """Train to the last epoch, or until the schedule expects no better one; `after_epoch` is called after each."""
+        if self.options.tensorboard:
+            self.accelerator.init_trackers("tensorboard")
         while len(self.state.history) < self.options.epochs and not self.schedule.gives_up(self.state.stale):
             self._epoch(len(self.state.history) + 1)
             after_epoch()
+        self.accelerator.end_training()
         return self.state
 
     def weights(self) -> dict[str, Tensor]:
@@ -122,11 +125,15 @@ class Trainer:
         self.state.speed.append(
             {
                 "seconds": time.perf_counter() - start,
+                "fitting_seconds": seconds,
                 "images_per_second": seen / seconds,
                 "waiting_for_photos": waited / seconds,
             }
         )
         self._record(row, weights)
+        if self.options.tensorboard:
+            shown = {k: v for k, v in row.items() if k != "epoch"}
+            self.accelerator.log({**shown, "images_per_second": self.state.speed[-1]["images_per_second"]}, step=number)
 
     def _steps(self, number: int, bar: tqdm) -> tuple[float, float, float]:
         """One pass over the fitting photos: mean loss, AUC (under augmentation and dropout), seconds spent waiting."""

@@ -1,4 +1,4 @@
-"""Where a network's first weights come from: the hub, a local file, or chance."""
+"""Where a network's first weights come from: the hub's ImageNet ones, a repository there, a local file, or chance."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from detector.errors import FileProblem, UsageError
 from detector.spec import ImageSpec
 from training.forensic import TwoStreams
+from training.hub import fetch_weights
 from training.models import DEFAULT_SPEC, VISUAL, ModelConfig, build_model
 from training.networks import DetectorNet, PooledNet
+from training.options import HUB
 
 HUB_TIMEOUT = 5.0  # seconds to wait for an answer before saying that the hub is out of reach
 
@@ -32,7 +34,8 @@ def initial_model(
     if weights is not None:
         model = build_model(config, spec)
         assert isinstance(model, PooledNet)  # an ensemble is made of finished runs
-        load_backbone(model, read_weights(Path(weights)), Path(weights).name)
+        file = fetch_weights(weights) if weights.startswith(HUB) else Path(weights)
+        load_backbone(model, read_weights(file), weights if weights.startswith(HUB) else file.name)
         return model
     if not pretrained:
         return build_model(config, spec)

@@ -1,0 +1,146 @@
+"""The model card: what a run is, for whom, how good and where not, in the Hugging Face hub's format.
+
+Mitchell et al., "Model Cards for Model Reporting" (arXiv 1810.03993), is where its sections are from.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
+from jinja2 import Environment
+
+CARD = "MODEL_CARD.md"
+STRENGTHS = ("label_noise_frac", "input_noise_std")  # of faults, which have a banner of their own
+REPORTED = {
+    "auc": "ROC AUC",
+    "average_precision": "Average precision",
+    "eer": "Equal error rate",
+    "accuracy": "Accuracy",
+    "fpr": "Real photos called fake",
+    "recall": "Fakes found",
+    "brier": "Brier score",
+    "ece_raw": "Calibration error (ECE) before calibration",
+    "ece": "Calibration error (ECE) after",
+    "smooth_ece": "Smooth calibration error after",
+}
+_PAGE = """\
+---
+{{ data }}
+---
+
+# Deepfake-image detector: {{ m.arguments.model }}
+
+{% if m.faults %}
+> **Not for use.** Faults were injected into its training on purpose: {{ faults }}.
+
+{% endif %}
+Given a face photo, it says how probable it is that the photo is synthetic or manipulated.
+`{{ m.arguments.model }}`, {{ "{:,}".format(m.parameters) }} parameters, {{ m.arguments.size }} × {{ m.arguments.size }} px;
+trained and calibrated with Unmask.
+
+## Uses
+
+For flagging photos that a person then looks at. Not for deciding about people by itself, not as evidence, and not for
+photos unlike those it was trained on: a detector knows the kinds of fakes that it has seen.
+
+## Training data
+
+`{{ data_name }}`, fingerprint `{{ m.fingerprint[:16] }}` (SHA-256 over names and contents).
+
+| part | real | fake |
+|---|---|---|
+{% for part, n in m.counts.items() %}
+| {{ part }} | {{ n.real }} | {{ n.fake }} |
+{% endfor %}
+
+{{ m.split }}
+{% if m.pseudo_fakes %}
+
+{{ m.pseudo_fakes }}
+{% endif %}
+
+## How it does
+
+On the {{ m.validation.n }} validation photos, with 95 % bootstrap intervals; a photo is called fake from a calibrated
+probability of {{ "%.3g" | format(m.threshold) }} on.
+
+| | value | 95 % interval |
+|---|---|---|
+{% for label, value in rows %}
+| {{ label }} | {{ "%.3f" | format(value.value) }} | {{ "%.3f" | format(value.low) }}–{{ "%.3f" | format(value.high) }} |
+{% endfor %}
+
+Calibration: {{ m.calibration.method }}, fitted on {{ m.calibration.n }} photos used for nothing else.
+
+## Limits
+
+- Intervals tell how sure these numbers are on photos like these; they say nothing about other cameras, generators or
+  editing tools.
+- Heavy compression, down-scaling and screenshots take away what it looks for; `python -m training evaluate --robustness`
+  measures by how much.
+- Whether it errs more for some groups of people is unknown unless `evaluate --group-by` was run with labels for them.
+
+## How it was made
+
+{% for key, value in arguments.items() %}
+- {{ key }}: {{ value }}
+{% endfor %}
+
+{% for name, version in m.libraries.items() %}{{ name }} {{ version }}{{ "" if loop.last else ", " }}{% endfor %}.
+"""
+
+
+def write_card(directory: Path, metrics: dict[str, Any]) -> Path:
+    """Write a run's `MODEL_CARD.md` from what its `metrics.json` holds; returns its path. It names no local place."""
+    arguments = without_places(metrics["arguments"])
+    rows = [(label, metrics["validation"][key]) for key, label in REPORTED.items()]
+    # Markdown, not HTML: escaping would put &amp; into names.
+    page = Environment(trim_blocks=True, lstrip_blocks=True, autoescape=False).from_string(_PAGE)  # noqa: S701
+    text = page.render(
+        data=_metadata(metrics, arguments["data"]).to_yaml(),
+        data_name=arguments["data"],
+        m=metrics,
+        faults=", ".join(f"{k} {v}" for k, v in (metrics["faults"] or {}).items()),
+        rows=rows,
+        arguments={k: v for k, v in arguments.items() if v not in (None, [], False) and k not in STRENGTHS},
+    )
+    path = directory / CARD
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def without_places(arguments: dict[str, Any]) -> dict[str, Any]:
+    """A run's recorded options with absolute paths cut to their last part: these travel to other machines."""
+
+    def shared(value: Any) -> Any:
+        if isinstance(value, list):
+            return [shared(v) for v in value]
+        return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+
+    return {k: shared(v) for k, v in arguments.items()}
+
+
+def _metadata(metrics: dict[str, Any], data: str) -> ModelCardData:
+    """The head of the card, which the hub indexes."""
+    measured = {"roc_auc": "auc", "accuracy": "accuracy", "brier_score": "brier", "expected_calibration_error": "ece"}
+    results = [
+        EvalResult(
+            task_type="image-classification",
+            dataset_type=data,
+            dataset_name=data,
+            dataset_split="validation",
+            metric_type=name,
+            metric_value=round(float(metrics["validation"][key]["value"]), 4),
+        )
+        for name, key in measured.items()
+    ]
+    return ModelCardData(
+        model_name=f"unmask-{metrics['arguments']['model']}".replace("/", "-"),
+        library_name="unmask",
+        pipeline_tag="image-classification",
+        tags=["deepfake-detection", "calibrated", *(["faults-injected"] if metrics["faults"] else [])],
+        metrics=list(measured),
+        eval_results=results,
+    )
