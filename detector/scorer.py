@@ -92,6 +92,10 @@ class Scorer:
         logit, raw_prob, calibrated_prob = run_graph(self._session, images, OUTPUTS)
         return logit, raw_prob, calibrated_prob
 
+    def heatmaps(self, images: NDArray[np.uint8]) -> Scores:
+        """Class-activation maps of the logit, float32[N, h, w], of uint8[N, H, W, 3]: above zero speaks for fake."""
+        return run_graph(self._session, images, ("heatmap",))[0]
+
     def score_images(self, images: Sequence[NDArray[np.uint8]], *, use_calibrator: bool = True) -> list[Verdict]:
         """Verdicts for decoded images, in order, in one batch."""
         return [

@@ -1,4 +1,4 @@
-"""`python -m export`: make artifacts from a run, or verify artifacts made before."""
+"""`python -m export`: make artifacts from a run; verify artifacts made before, or give them a run's new calibration."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from detector import cli
 from export.artifacts import export_run
+from export.recalibrate import recalibrate_artifacts
 from export.verify import verify_artifacts
 
 
@@ -17,6 +18,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     if arguments[:1] == ["verify"]:
         return cli.run(lambda: _verify(arguments[1:]))
+    if arguments[:1] == ["recalibrate"]:
+        return cli.run(lambda: _recalibrate(arguments[1:]))
     return cli.run(lambda: _export(arguments))
 
 
@@ -24,7 +27,8 @@ def _export(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m export",
         description="Write model.onnx, manifest.json and two TorchServe archives from a training run, proven equal to it.",
-        epilog="`python -m export verify ARTIFACTS` checks hashes and parity of what was written.",
+        epilog="`python -m export verify ARTIFACTS` checks hashes and parity of what was written; "
+        "`python -m export recalibrate ARTIFACTS --run DIR` swaps its calibration for the one the run has now.",
     )
     parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="folder that `python -m training fit` wrote")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write; made when missing")
@@ -69,6 +73,24 @@ def _verify(arguments: list[str]) -> int:
     report = verify_artifacts(options.artifacts, options.photos)
     print(json.dumps(report, indent=2))
     return 0 if report["ok"] else 1
+
+
+def _recalibrate(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m export recalibrate",
+        description="Give artifacts the calibration curve and the threshold that their run has now; no weight is touched.",
+    )
+    parser.add_argument("artifacts", type=Path, metavar="ARTIFACTS", help="folder that `python -m export` wrote")
+    parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="the run it was exported from")
+    parser.add_argument("--threshold", type=float, help="calibrated probability from which on a photo is Fake (the run's)")
+    parser.add_argument(
+        "--photos", type=Path, metavar="DIR", help="photos for the parity gate (default: the run's, or drawn pictures)"
+    )
+    options = parser.parse_args(arguments)
+    manifest = recalibrate_artifacts(options.artifacts, options.run, threshold=options.threshold, photos=options.photos)
+    changed = {"calibration": manifest.calibration_method, "threshold": manifest.threshold}
+    print(json.dumps({"out": str(options.artifacts), **changed, "files": manifest.files, "parity": manifest.parity}, indent=2))
+    return 0
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ def export_run(
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out}: is a file; give a folder")
     source = read_run(run, checkpoint)
-    images, shown = _pictures(source, photos)
+    images, shown = parity_pictures(source, photos)
     plan = Manifest(
         model=ModelIdentity(name, version, source.checkpoint.model_config.name),
         image_spec=source.checkpoint.image_spec,
@@ -71,7 +71,7 @@ def export_run(
         threshold=threshold if threshold is not None else source.threshold or THRESHOLD,
         files={},
         libraries=_libraries(),
-        training={"fingerprint": source.checkpoint.fingerprint, "checkpoint": checkpoint, "arguments": source.arguments},
+        training=training_record(source, checkpoint, threshold),
         metrics=source.metrics,
         parity={"pictures": shown},
         reference_scores=source.reference_scores,
@@ -79,7 +79,7 @@ def export_run(
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
         manifest = _build(source, plan, images, Path(scratch), opset)
-        _install(Path(scratch), out)
+        install(Path(scratch), out)
     return manifest
 
 
@@ -117,7 +117,13 @@ def _build(source: Run, plan: Manifest, images: Pixels, work: Path, opset: int) 
     return manifest
 
 
-def _install(work: Path, out: Path) -> None:
+def training_record(source: Run, checkpoint: str, threshold: float | None) -> dict[str, Any]:
+    """What a manifest says of the training; how the threshold was chosen too, unless `threshold` was given in its place."""
+    record = {"fingerprint": source.checkpoint.fingerprint, "checkpoint": checkpoint, "arguments": source.arguments}
+    return record | ({"threshold_choice": source.threshold_choice} if source.threshold_choice and threshold is None else {})
+
+
+def install(work: Path, out: Path) -> None:
     """Move the files over. The manifest is first out and last in: a folder without one is refused, never half trusted."""
     out.mkdir(exist_ok=True)
     (out / "manifest.json").unlink(missing_ok=True)
@@ -125,7 +131,7 @@ def _install(work: Path, out: Path) -> None:
         (work / name).replace(out / name)
 
 
-def _pictures(source: Run, photos: Path | None) -> tuple[Pixels, str]:
+def parity_pictures(source: Run, photos: Path | None) -> tuple[Pixels, str]:
     """Pictures for the parity gate, and where they are from."""
     spec = source.checkpoint.image_spec
     if photos is not None:

@@ -37,10 +37,33 @@ def with_curve(scores: onnx.ModelProto, curve: CalibrationCurve, opset: int) -> 
     """`scores` with the curve after its `raw_prob`: the whole graph, with the outputs in `OUTPUTS`."""
     part = onnx.compose.add_prefix(curve_to_onnx(curve, opset), _CURVE, rename_inputs=False, rename_outputs=False)
     model = onnx.compose.merge_models(scores, part, io_map=[("raw_prob", "raw_prob")], outputs=OUTPUTS)
+    del model.opset_import[:]
+    model.opset_import.extend(scores.opset_import)  # merging lists both models' operator sets, each time anew
     outputs = {o.name: o for o in model.graph.output}
     del model.graph.output[:]
     model.graph.output.extend(outputs[name] for name in OUTPUTS)
     return model
+
+
+def without_curve(model: onnx.ModelProto) -> onnx.ModelProto:
+    """What `with_curve` was given: the whole graph with its curve taken out, and every other node and weight as it was."""
+    scores = onnx.ModelProto()
+    scores.CopyFrom(model)
+    graph = scores.graph
+
+    def of_curve(name: str) -> bool:
+        return name.startswith(_CURVE) or name == "calibrated_prob"
+
+    for field, named in (
+        (graph.node, lambda node: any(of_curve(name) for name in node.output)),
+        (graph.initializer, lambda tensor: of_curve(tensor.name)),
+        (graph.value_info, lambda value: of_curve(value.name)),
+        (graph.output, lambda value: of_curve(value.name)),
+    ):
+        kept = [entry for entry in field if not named(entry)]
+        del field[:]
+        field.extend(kept)
+    return scores
 
 
 def save_model(model: onnx.ModelProto, path: Path, properties: Mapping[str, str]) -> None:

@@ -17,7 +17,8 @@ class Run:
     """A training run.
 
     method: how the curve was fitted, "none" when there is none and `curve` is the identity. metrics: on validation photos,
-    with intervals. photos: where the run's validation photos are, or all of its photos, when that folder still exists.
+    with intervals. threshold_choice: how the threshold was chosen, where it was for a rate of false alarms. photos: where the
+    run's validation photos are, or all of its photos, when that folder still exists.
     """
 
     checkpoint: Checkpoint
@@ -26,6 +27,7 @@ class Run:
     metrics: dict[str, Any] = field(default_factory=dict)
     reference_scores: dict[str, Any] = field(default_factory=dict)
     threshold: float | None = None
+    threshold_choice: dict[str, Any] | None = None
 
     @property
     def photos(self) -> Path | None:
@@ -62,6 +64,7 @@ def read_run(folder: Path, which: str = "best") -> Run:
         metrics.get("validation", {}),
         metrics.get("reference_scores", {}),
         metrics.get("threshold"),
+        metrics.get("threshold_choice"),
     )
 
 

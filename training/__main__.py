@@ -11,6 +11,7 @@ from typing import Any
 
 from detector import cli
 from detector.errors import UsageError
+from training.options import CALIBRATIONS
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -20,7 +21,10 @@ def main(argv: list[str] | None = None) -> int:
     _add_fit(commands)
     _add_faults(commands)
     _add_evaluate(commands)
+    _add_recalibrate(commands)
+    _add_audit(commands)
     _add_inspect(commands)
+    _add_push(commands)
     _add_demo_data(commands)
     arguments = parser.parse_args(argv)
     return cli.run(lambda: int(arguments.call(arguments)))
@@ -97,6 +101,11 @@ def _add_evaluate(commands: Any) -> None:
     )
     parser.add_argument("--threshold", type=float, help="calibrated probability from which on a photo is Fake (the model's)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write evaluation.json and report/index.html there")
+    add = parser.add_argument
+    add("--family-by", metavar="REGEX", help="what names a photo's family in its path (the sub-folder of its class folder)")
+    add("--group-by", metavar="REGEX", help="what names a photo's group, such as a source or a person, in its path")
+    add("--robustness", action="store_true", help="also score photos as they are re-encoded, blurred, shrunk and made noisy")
+    add("--robustness-photos", type=int, default=100, metavar="N", help="of each class for --robustness (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap (%(default)s)")
     parser.set_defaults(call=_evaluate)
 
@@ -104,6 +113,8 @@ def _add_evaluate(commands: Any) -> None:
 def _evaluate(arguments: argparse.Namespace) -> int:
     if arguments.threshold is not None and not 0 < arguments.threshold < 1:
         raise UsageError(f"--threshold is {arguments.threshold}; it must lie between 0 and 1")
+    if arguments.robustness_photos < 2:
+        raise UsageError(f"--robustness-photos is {arguments.robustness_photos}; give 2 or more")
     from training.evaluation import evaluate_folder, from_checkpoint, from_onnx
 
     judged = from_onnx(arguments.model) if arguments.model else from_checkpoint(arguments.checkpoint)
@@ -112,11 +123,75 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         arguments.data,
         part=arguments.part,
         threshold=arguments.threshold,
+        family_by=arguments.family_by,
+        group_by=arguments.group_by,
+        robustness_photos=arguments.robustness_photos if arguments.robustness else 0,
         out=arguments.out,
         seed=arguments.seed,
     )
     print(json.dumps(result, indent=2))
     return 0
+
+
+def _add_recalibrate(commands: Any) -> None:
+    parser = commands.add_parser(
+        "recalibrate",
+        help="fit the calibration of a run anew, on other photos or by another method",
+        description="Fit the calibration curve of a finished run anew, and with --target-fpr the threshold; its weights stay. "
+        "Photos that the run was trained, tuned or is reported on are left out.",
+        epilog="`python -m export recalibrate ARTIFACTS --run RUN` then takes them into artifacts made before.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--run", type=Path, required=True, metavar="RUN", help="folder that fit wrote")
+    add("--data", type=Path, required=True, metavar="DIR", help="labelled photos, laid out as for fit")
+    add("--part", choices=("validation", "train", "all"), default="all", help="of a divided folder (%(default)s)")
+    add("--calibration", choices=CALIBRATIONS, default="isotonic", help="how raw scores become probabilities (%(default)s)")
+    add("--target-fpr", type=float, metavar="RATE", help="choose the threshold that flags at most this share of the real ones")
+    add("--seed", type=int, default=0, help="seed of the bootstrap (%(default)s)")
+    parser.set_defaults(call=_recalibrate)
+
+
+def _recalibrate(arguments: argparse.Namespace) -> int:
+    if arguments.target_fpr is not None and not 0 < arguments.target_fpr < 0.5:
+        raise UsageError(f"--target-fpr is {arguments.target_fpr}; it must lie above 0 and below 0.5")
+    from training.recalibrate import recalibrate
+    from training.report import summary
+
+    metrics = recalibrate(
+        arguments.run,
+        arguments.data,
+        method=arguments.calibration,
+        target_fpr=arguments.target_fpr,
+        part=arguments.part,
+        seed=arguments.seed,
+    )
+    print(metrics["calibration"]["note"])
+    print(summary(metrics, arguments.run))
+    return 0
+
+
+def _add_audit(commands: Any) -> None:
+    parser = commands.add_parser(
+        "audit",
+        help="find duplicates, leaks, unreadable files and shortcuts in a data folder",
+        description="Report duplicates, leaks between Train and Validation, unreadable files and shortcuts. Exits with 1 "
+        "where there are leaks; all else is a warning.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("directory", type=Path, metavar="DIR", help="labelled photos, laid out as for fit")
+    parser.add_argument("--group-by", metavar="REGEX", help="photos whose path matches alike belong together, as for fit")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write audit.json and audit.txt there")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(call=_audit)
+
+
+def _audit(arguments: argparse.Namespace) -> int:
+    from training.audit import audit_folder
+
+    found = audit_folder(arguments.directory, group_by=arguments.group_by, out=arguments.out, progress=True)
+    print(json.dumps(found.to_dict(), indent=2, ensure_ascii=False) if arguments.json else found.text())
+    return 1 if found.leaks or found.leaking_groups else 0
 
 
 def _add_inspect(commands: Any) -> None:
@@ -134,6 +209,28 @@ def _inspect(arguments: argparse.Namespace) -> int:
     from training.inspection import describe
 
     print(json.dumps(describe(arguments.checkpoint), indent=2))
+    return 0
+
+
+def _add_push(commands: Any) -> None:
+    parser = commands.add_parser(
+        "push",
+        help="push a finished run to the Hugging Face hub",
+        description="Push weights, calibration, metrics and the model card of a run as a repository of the Hugging Face hub, in "
+        "one commit; the token is HF_TOKEN's or that of `hf auth login`.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder that fit wrote")
+    parser.add_argument("repository", metavar="ORG/NAME", help="made when it is not there")
+    parser.add_argument("--public", action="store_true", help="make a new repository public (private)")
+    parser.add_argument("--allow-faulty", action="store_true", help="push a run with injected faults all the same")
+    parser.set_defaults(call=_push)
+
+
+def _push(arguments: argparse.Namespace) -> int:
+    from training.hub import push
+
+    print(push(arguments.run, arguments.repository, private=not arguments.public, allow_faulty=arguments.allow_faulty))
     return 0
 
 

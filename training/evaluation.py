@@ -14,15 +14,19 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from detector.batches import decoded_batches
+from detector.batches import decode_file, decoded_batches
 from detector.errors import UnmaskError, UsageError
 from detector.scorer import Scorer
 from detector.spec import ImageSpec
-from training.checkpoint import load_calibration, load_checkpoint
+from training import robustness
+from training.checkpoint import BEST, load_calibration, load_checkpoint
 from training.data import CLASSES, Photo, find_photos, fingerprint, unreadable_warning
+from training.families import checked_pattern, family_names, family_rows, group_rows
 from training.loader import normalise
 from training.metrics import evaluate, score_histogram
+from training.mistakes import Heatmaps, Mistake, illustrate, worst
 from training.report import write_report
+from training.thresholds import DEFAULT
 
 BATCH = 32
 Floats = NDArray[np.float32]
@@ -30,34 +34,47 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Judged:
-    """A model to evaluate. score: uint8[N, H, W, 3] to raw and calibrated probability, float32[N] each."""
+    """A model to evaluate. score: uint8[N, H, W, 3] to raw and calibrated probability, float32[N] each. heatmaps: to maps."""
 
     name: str
     spec: ImageSpec
     threshold: float
     score: Callable[[NDArray[np.uint8]], tuple[Floats, Floats]]
+    heatmaps: Heatmaps
 
 
 def from_checkpoint(path: Path) -> Judged:
-    """A checkpoint with the curve that was fitted to it; where there is none its raw probabilities are judged as they are."""
+    """A checkpoint with the curve and the threshold of its run; without them its raw probabilities are judged at 0.5."""
     checkpoint = load_checkpoint(path)
     network, spec = checkpoint.build(), checkpoint.image_spec
     _, curve = load_calibration(path)
 
+    def prepared(images: NDArray[np.uint8]) -> torch.Tensor:
+        return normalise(torch.from_numpy(images).permute(0, 3, 1, 2), spec)
+
     def score(images: NDArray[np.uint8]) -> tuple[Floats, Floats]:
         with torch.inference_mode():
-            x = torch.from_numpy(images).permute(0, 3, 1, 2)
-            raw = network(normalise(x, spec)).sigmoid().numpy()
+            raw = network(prepared(images)).sigmoid().numpy()
         return raw, curve(raw)
 
-    return Judged(checkpoint.model_config.name, spec, 0.5, score)
+    def heatmaps(images: NDArray[np.uint8]) -> Floats:
+        with torch.inference_mode():
+            return network.logit_and_map(prepared(images))[1].numpy()
+
+    return Judged(checkpoint.model_config.name, spec, _threshold_beside(path), score, heatmaps)
 
 
 def from_onnx(path: Path) -> Judged:
     """An exported model with the manifest beside it, whose hash is checked first."""
     scorer = Scorer(path)
     manifest = scorer.manifest
-    return Judged(manifest.model.backbone, manifest.image_spec, manifest.threshold, lambda images: scorer.scores(images)[1:])
+    return Judged(
+        manifest.model.backbone,
+        manifest.image_spec,
+        manifest.threshold,
+        lambda images: scorer.scores(images)[1:],
+        scorer.heatmaps,
+    )
 
 
 def evaluate_folder(
@@ -66,41 +83,61 @@ def evaluate_folder(
     *,
     part: str = "validation",
     threshold: float | None = None,
+    family_by: str | None = None,
+    group_by: str | None = None,
+    robustness_photos: int = 0,
     out: Path | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Metrics with 95 % intervals of `judged` on the labelled photos in `data`, as JSON values.
 
     part: of a folder that is divided into Train and Validation; one that is not is taken whole. threshold: None takes the
-    model's own. out: folder for the report page and its plots, and `evaluation.json`.
+    model's own. family_by, group_by: regular expressions on a photo's name, see `training.families`. robustness_photos: of
+    each class, that are scored again as they get worse; none for 0. out: folder for the report page and its plots, and
+    `evaluation.json`.
     Raises `DataProblem` when the folder is not laid out as expected, `UsageError` when a class has no readable photo.
     """
+    family_by, group_by = checked_pattern(family_by, "--family-by"), checked_pattern(group_by, "--group-by")
     photos = [p for p in find_photos(data) if part == "all" or p.part in (part, None)]
-    rows, raw, calibrated, unreadable = _scores(judged, photos)
+    rows, raw, calibrated, unreadable = scores_of(judged, photos)
     if unreadable:
         print(unreadable_warning(unreadable, len(photos)), file=sys.stderr)
-    labels = np.array([photos[row].label for row in rows], np.int64)
+    readable = [photos[row] for row in rows]
+    labels, names = np.array([photo.label for photo in readable], np.int64), [photo.name for photo in readable]
     counts = {name: int((labels == label).sum()) for name, label in CLASSES.items()}
     if min(counts.values()) < 1:
         raise UsageError(f"--data {data}: {counts['real']} readable real photos and {counts['fake']} fake; both are needed")
+    threshold = threshold or judged.threshold
+    flagged = calibrated >= threshold
+    families = family_names(names, family_by)
+    groups = family_names(names, group_by) if group_by else None
+    shown = _mistakes(judged, readable, labels, raw, calibrated, threshold)
     result = {
         "model": judged.name,
         "data": data.name,
         "part": part if any(p.part for p in photos) else "all",
         "counts": counts,
-        "validation": evaluate(labels, raw, calibrated, threshold=threshold or judged.threshold, seed=seed),
+        "validation": evaluate(labels, raw, calibrated, threshold=threshold, seed=seed),
+        "families": family_rows(families, labels, raw, flagged, seed=seed) if families else None,
+        "groups": group_rows(groups, labels, flagged) if groups else None,
+        "robustness": None,
+        "mistakes": [mistake.to_dict() for mistake in shown],
         "reference_scores": score_histogram(calibrated),
         "unreadable": unreadable,
         "fingerprint": fingerprint(photos),
     }
+    if robustness_photos:
+        result["robustness"] = robustness.measure(
+            judged.score, judged.spec, readable, threshold=threshold, per_class=robustness_photos, seed=seed
+        )
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         (out / "evaluation.json").write_text(json.dumps(result, indent=1, ensure_ascii=False), encoding="utf-8")
-        write_report(out / "report", result, labels, raw, calibrated)
+        write_report(out / "report", result, labels, raw, calibrated, shown)
     return result
 
 
-def _scores(judged: Judged, photos: Sequence[Photo]) -> tuple[list[int], Floats, Floats, dict[str, str]]:
+def scores_of(judged: Judged, photos: Sequence[Photo]) -> tuple[list[int], Floats, Floats, dict[str, str]]:
     """Rows of the readable photos, their raw and calibrated probabilities, and why the others are not among them."""
     rows: list[int] = []
     unreadable: dict[str, str] = {}
@@ -118,3 +155,24 @@ def _scores(judged: Judged, photos: Sequence[Photo]) -> tuple[list[int], Floats,
                 calibrated.append(q)
             bar.update(len(batch))
     return rows, np.concatenate(raw), np.concatenate(calibrated), unreadable
+
+
+def _mistakes(
+    judged: Judged, photos: Sequence[Photo], labels: NDArray[np.int64], raw: Floats, calibrated: Floats, threshold: float
+) -> list[Mistake]:
+    rows = worst(labels, raw, calibrated, threshold)
+    decoded = [(row, decode_file(photos[row].path, judged.spec)) for row in rows]
+    kept = [(row, pixels) for row, pixels in decoded if not isinstance(pixels, UnmaskError)]  # readable a moment ago
+    where = np.array([row for row, _ in kept], np.int64)
+    pixels = np.stack([pixels for _, pixels in kept]) if kept else np.empty((0, *judged.spec.shape), np.uint8)
+    return illustrate(where, [photo.name for photo in photos], labels, raw, calibrated, pixels, judged.heatmaps)
+
+
+def _threshold_beside(checkpoint: Path) -> float:
+    """The threshold of the run that a best checkpoint lies in, where it says one."""
+    try:
+        values = json.loads(checkpoint.with_name("metrics.json").read_text(encoding="utf-8"))
+        found = float(values["threshold"]) if checkpoint.name == BEST else DEFAULT
+    except (OSError, ValueError, KeyError, TypeError):
+        return DEFAULT
+    return found if 0 < found < 1 else DEFAULT

@@ -5,47 +5,85 @@ A resample is a row of counts, how often each photo was drawn; the point estimat
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.fft import dct, idct
+from scipy.sparse import csr_array
 
 Floats = NDArray[np.float64]
 RESAMPLES = 1000
 ECE_BINS = 15
+GRID = 512  # points at which residuals are smoothed
+LOW_FPR = (0.01, 0.001)
 HISTOGRAM_BINS = 20
 CHUNK = 4_000_000  # elements of a counts matrix worked on at once: 32 MB
 
 
 def roc_auc(labels: NDArray[np.int64], scores: Floats, weights: Floats) -> Floats:
     """Area under the ROC curve, ties counting half (Mann–Whitney); [B] for weights [B, n]."""
-    order, groups = _by_score(scores)
-    w, fake = weights[:, order], labels[order] == 1
-    positives, negatives = _grouped(w * fake, groups), _grouped(w * ~fake, groups)
-    below = np.cumsum(negatives, axis=1) - negatives
-    return (positives * (below + negatives / 2)).sum(1) / (positives.sum(1) * negatives.sum(1))
+    return _area(*_above_each_score(labels, scores, weights))
 
 
 def average_precision(labels: NDArray[np.int64], scores: Floats, weights: Floats) -> Floats:
     """Precision summed over recall steps, without interpolation; [B] for weights [B, n]."""
-    order, groups = _by_score(-scores)
-    w, fake = weights[:, order], labels[order] == 1
-    hits, drawn = _grouped(w * fake, groups), _grouped(w, groups)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        precision = np.nan_to_num(np.cumsum(hits, axis=1) / np.cumsum(drawn, axis=1))
-    return (hits * precision).sum(1) / hits.sum(1)
+    return _mean_precision(*_above_each_score(labels, scores, weights))
 
 
-def _by_score(scores: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Ascending order, and where in it each run of equal scores begins."""
-    order = np.argsort(scores, kind="stable")
+def ranking(labels: NDArray[np.int64], scores: Floats, weights: Floats) -> dict[str, Floats]:
+    """AUC, average precision, the equal error rate and the TPR at each of `LOW_FPR`; [B] each for weights [B, n].
+
+    The equal error rate is where the ROC curve, its points joined by straight lines, has FPR = FNR. TPR at an FPR is that of
+    the loosest threshold with no more false positives than that: a step, never read off between two points.
+    """
+    found, flagged = _above_each_score(labels, scores, weights)
+    tpr, fpr = found / found[:, -1:], flagged / flagged[:, -1:]
+    at = {tpr_key(rate): tpr[np.arange(len(tpr)), (fpr <= rate + 1e-12).sum(1) - 1] for rate in LOW_FPR}
+    return {
+        "auc": _area(found, flagged),
+        "average_precision": _mean_precision(found, flagged),
+        "eer": _equal_error_rate(tpr, fpr),
+        **at,
+    }
+
+
+def tpr_key(rate: float) -> str:
+    """The name of the TPR at an FPR among the metrics."""
+    return f"tpr_at_fpr_{rate:g}"
+
+
+def _above_each_score(labels: NDArray[np.int64], scores: Floats, weights: Floats) -> tuple[Floats, Floats]:
+    """Fakes and reals scored at or above each distinct score, from the highest down, with a leading 0: [B, G + 1] each."""
+    order = np.argsort(-scores, kind="stable")
     ranked = scores[order]
-    return order, np.flatnonzero(np.concatenate([[True], ranked[1:] != ranked[:-1]]))
+    starts = np.flatnonzero(np.concatenate([[True], ranked[1:] != ranked[:-1]]))
+    w, fake = weights[:, order], labels[order] == 1
+    nothing = np.zeros((len(weights), 1))
+    found, flagged = (
+        np.concatenate([nothing, np.cumsum(np.add.reduceat(w * of, starts, axis=1), axis=1)], axis=1) for of in (fake, ~fake)
+    )
+    return found, flagged
 
 
-def _grouped(values: Floats, starts: NDArray[np.int64]) -> Floats:
-    return np.add.reduceat(values, starts, axis=1)
+def _area(found: Floats, flagged: Floats) -> Floats:
+    area = (np.diff(flagged, axis=1) * (found[:, 1:] + found[:, :-1])).sum(1) / 2
+    return area / (found[:, -1] * flagged[:, -1])
+
+
+def _mean_precision(found: Floats, flagged: Floats) -> Floats:
+    precision = found[:, 1:] / np.maximum(found[:, 1:] + flagged[:, 1:], 1e-12)
+    return (np.diff(found, axis=1) * precision).sum(1) / found[:, -1]
+
+
+def _equal_error_rate(tpr: Floats, fpr: Floats) -> Floats:
+    gap = fpr - (1 - tpr)  # from -1 up to 1, never falling
+    after, rows = np.argmax(gap >= 0, axis=1), np.arange(len(gap))
+    before = after - 1
+    step = -gap[rows, before] / (gap[rows, after] - gap[rows, before])
+    return fpr[rows, before] + step * (fpr[rows, after] - fpr[rows, before])
 
 
 def confusion(labels: NDArray[np.int64], flagged: NDArray[np.bool_], weights: Floats) -> tuple[Floats, Floats, Floats, Floats]:
@@ -57,24 +95,56 @@ def confusion(labels: NDArray[np.int64], flagged: NDArray[np.bool_], weights: Fl
 
 
 def decisions(labels: NDArray[np.int64], flagged: NDArray[np.bool_], weights: Floats) -> dict[str, Floats]:
-    """Accuracy, and precision, recall and F1 of the class fake (0 where nothing is flagged)."""
+    """Accuracy, precision, recall and F1 of the class fake (0 where nothing is flagged), and the FPR."""
     tn, fp, fn, tp = confusion(labels, flagged, weights)
     return {
         "accuracy": (tn + tp) / (tn + fp + fn + tp),
         "precision": tp / np.maximum(tp + fp, 1e-12),
         "recall": tp / np.maximum(tp + fn, 1e-12),
         "f1": 2 * tp / np.maximum(2 * tp + fp + fn, 1e-12),
+        "fpr": fp / np.maximum(fp + tn, 1e-12),
     }
 
 
 def probability_errors(labels: NDArray[np.int64], p: Floats, weights: Floats) -> dict[str, Floats]:
-    """Brier score, log-loss (p kept 1e-7 from 0 and 1, what float32 can tell from 1) and calibration error."""
+    """Brier score, log-loss (p kept 1e-7 from 0 and 1, what float32 can tell from 1), ECE and smooth ECE."""
     total, y, kept = weights.sum(1), labels.astype(np.float64), np.clip(p, 1e-7, 1 - 1e-7)
     return {
         "brier": weights @ (p - y) ** 2 / total,
         "log_loss": weights @ -(y * np.log(kept) + (1 - y) * np.log(1 - kept)) / total,
         "ece": np.abs(weights @ _bin_membership(p, (y - p))).sum(1) / total,
+        "smooth_ece": smooth_ece(labels, p, weights),
     }
+
+
+def smooth_ece(labels: NDArray[np.int64], p: Floats, weights: Floats) -> Floats:
+    """Smooth calibration error (Błasiok & Nakkiran, ICLR 2024, arXiv 2309.12236, definition 6); [B] for weights [B, n].
+
+    The residuals y - p, as a density over p, are smoothed with a Gaussian reflected at 0 and 1; the error is the integral of
+    the absolute value at the one bandwidth that equals it. No bins are chosen, and it changes continuously with p.
+    Reflection makes the cosines the kernel's eigenfunctions, so smoothing is a product after a cosine transform. Residuals
+    are shared between the two nearest of `GRID` points, and halving finds the bandwidth to 1e-4.
+    """
+    density = weights @ _nearest_points(p, labels - p) / weights.sum(1, keepdims=True)
+    spectrum = dct(density, axis=1)
+    decay = -((np.arange(GRID) * np.pi) ** 2) / 2
+    low, high = np.zeros(len(weights)), np.ones(len(weights))
+    for _ in range(14):
+        width = (low + high) / 2
+        smoothed = idct(spectrum * np.exp(decay * width[:, None] ** 2), axis=1)
+        larger = np.abs(smoothed).sum(1) > width
+        low, high = np.where(larger, width, low), np.where(larger, high, width)
+    return (low + high) / 2
+
+
+def _nearest_points(p: Floats, values: Floats) -> csr_array:
+    """[n, GRID]: each value, shared by distance between the two grid points around p, which are the middles of equal cells."""
+    place = np.clip(p * GRID - 0.5, 0, GRID - 1)
+    left = np.minimum(place.astype(np.int64), GRID - 2)
+    share = place - left
+    rows, columns = np.repeat(np.arange(len(p)), 2), np.stack([left, left + 1], axis=1).ravel()
+    shared = np.stack([values * (1 - share), values * share], axis=1).ravel()
+    return csr_array((shared, (rows, columns)), shape=(len(p), GRID))
 
 
 def _bin_membership(p: Floats, values: Floats) -> Floats:
@@ -128,8 +198,9 @@ def evaluate(
 ) -> dict[str, Any]:
     """Everything that is reported of scores on labelled photos, as JSON values.
 
-    labels: 0 real, 1 fake. Ranking (AUC, average precision) is judged on the raw probability, since the plateaus of a
-    calibration curve make ties; decisions on the calibrated one at `threshold`; Brier, log-loss and ECE on both.
+    labels: 0 real, 1 fake. Ranking (AUC, average precision, equal error rate, TPR at low FPR) is judged on the raw
+    probability, since the plateaus of a calibration curve make ties; decisions on the calibrated one at `threshold`; Brier,
+    log-loss, ECE and smooth ECE on both. notes: what so few photos can't tell.
     """
     ranked, p = raw.astype(np.float64), calibrated.astype(np.float64)
     flagged = p >= threshold
@@ -137,8 +208,7 @@ def evaluate(
     def compute(weights: Floats) -> dict[str, Floats]:
         before, after = (probability_errors(labels, scores, weights) for scores in (ranked, p))
         return {
-            "auc": roc_auc(labels, ranked, weights),
-            "average_precision": average_precision(labels, ranked, weights),
+            **ranking(labels, ranked, weights),
             **decisions(labels, flagged, weights),
             **{f"{name}_raw": value for name, value in before.items()},
             **after,
@@ -150,7 +220,36 @@ def evaluate(
         "confusion": dict(zip(("tn", "fp", "fn", "tp"), (int(cell[0]) for cell in cells), strict=True)),
         "threshold": threshold,
         "n": len(labels),
+        "notes": low_fpr_notes(int((labels == 0).sum())),
     }
+
+
+def compare_probabilities(
+    labels: NDArray[np.int64], ways: Mapping[str, NDArray[np.floating]], *, seed: int = 0
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Brier score, log-loss, ECE and smooth ECE, with intervals, of each of several probabilities for the same photos."""
+    return {
+        name: with_intervals(partial(probability_errors, labels, p.astype(np.float64)), labels, seed=seed)
+        for name, p in ways.items()
+    }
+
+
+def low_fpr_notes(reals: int) -> list[str]:
+    """Which of the TPRs at a low FPR so many real photos can't tell: one of them is already more than that rate."""
+    return [
+        f"TPR at {rate:.1%} FPR: {reals} real photos can't tell a rate of {rate:.1%}, since one of them is {1 / reals:.2%}; "
+        f"the value is that with no real photo flagged, and {round(1 / rate)} or more would be needed"
+        for rate in LOW_FPR
+        if reals * rate < 1
+    ]
+
+
+def wilson(hits: float, n: int) -> dict[str, float]:
+    """A share and its 95 % interval (Wilson 1927), which stays inside [0, 1] and has a width at 0 and 1 too."""
+    z, share = 1.959964, hits / n
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * float(np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)))
+    return {"value": share, "low": max(centre - half, 0.0), "high": min(centre + half, 1.0)}
 
 
 def score_histogram(calibrated: NDArray[np.floating], bins: int = HISTOGRAM_BINS) -> dict[str, list[float]]:

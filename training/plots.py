@@ -11,10 +11,10 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
-from training.metrics import equal_mass_bins
+from training.metrics import equal_mass_bins, wilson
 
 # Narrow figures with large type, so that they can be read at the width of a phone.
 SIZE = (4.6, 3.5)
@@ -54,6 +54,7 @@ def _style(palette: Palette) -> Any:
         "axes.spines.top": False,
         "axes.spines.right": False,
         "axes.grid": True,
+        "axes.axisbelow": True,
         "lines.linewidth": 1.8,
         "figure.facecolor": palette.paper,
         "axes.facecolor": palette.paper,
@@ -105,6 +106,61 @@ def roc(labels: NDArray[np.int64], scores: NDArray[np.float64], auc: dict[str, f
     return draw
 
 
+def precision_recall(labels: NDArray[np.int64], scores: NDArray[np.float64], average: dict[str, float]) -> Plot:
+    """Precision against recall over all thresholds, with the precision of calling everything fake."""
+    from sklearn.metrics import precision_recall_curve
+
+    precision, recall, _ = precision_recall_curve(labels, scores)
+
+    def draw(axes: Axes, palette: Palette) -> None:
+        text = f"AP {average['value']:.3f} ({average['low']:.3f}–{average['high']:.3f})"
+        axes.axhline(labels.mean(), color=GREY, linestyle="--", linewidth=1.2)
+        axes.plot(recall, precision, color=palette.first, label=text, drawstyle="steps-post")
+        axes.set(xlabel="fakes found (recall)", ylabel="flagged photos that are fake", xlim=(-0.01, 1.01), ylim=(-0.01, 1.02))
+        _legend(axes, columns=1)
+
+    return draw
+
+
+def score_histograms(labels: NDArray[np.int64], p: NDArray[np.float64], what: str, threshold: float | None = None) -> Plot:
+    """How many photos of each class have which probability, as shares of their class; the threshold marked."""
+
+    def draw(axes: Axes, palette: Palette) -> None:
+        edges = np.linspace(0, 1, 26)
+        for label, colour, name in ((0, palette.first, "real"), (1, palette.second, "fake")):
+            own = p[labels == label]
+            shares = np.histogram(own, edges)[0] / max(len(own), 1)
+            axes.stairs(shares, edges, color=colour, fill=True, alpha=0.35)
+            axes.stairs(shares, edges, color=colour, linewidth=1.6, label=name)
+        if threshold is not None:
+            axes.axvline(threshold, color=GREY, linestyle="--", linewidth=1.2, label=f"threshold {threshold:.3g}")
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.set(xlabel=what, ylabel="share of the class", xlim=(-0.01, 1.01))
+        _legend(axes, columns=3)
+
+    return draw
+
+
+def robustness(kind: dict[str, Any], untouched: dict[str, dict[str, float]]) -> Plot:
+    """AUC and accuracy, with 95 % intervals, from untouched photos to the most spoilt."""
+
+    def draw(axes: Axes, palette: Palette) -> None:
+        rows = [untouched, *kind["levels"]]
+        at = np.arange(len(rows))
+        for what, colour, name in (("auc", palette.first, "AUC"), ("accuracy", palette.second, "accuracy")):
+            axes.fill_between(
+                at, [r[what]["low"] for r in rows], [r[what]["high"] for r in rows], color=colour, alpha=0.2, lw=0
+            )
+            axes.plot(at, [r[what]["value"] for r in rows], color=colour, marker="o", markersize=4, label=name)
+        axes.axhline(0.5, color=GREY, linestyle="--", linewidth=1.2, label="chance")
+        axes.set_xticks(at, ["as is", *(f"{row['level']:g}" for row in kind["levels"])])
+        lowest = min(row[what]["low"] for row in rows for what in ("auc", "accuracy"))
+        axes.set(xlabel=kind["unit"], ylim=(min(0.45, lowest - 0.02), 1.01))
+        _legend(axes, columns=3)
+
+    return draw
+
+
 def confusion_matrix(cells: dict[str, int]) -> Plot:
     """The four counts, each with its share of the true class."""
 
@@ -143,11 +199,9 @@ def reliability(labels: NDArray[np.int64], raw: NDArray[np.float64], calibrated:
             used, n = np.unique(bins, return_counts=True)
             said = np.array([p[bins == b].mean() for b in used])
             true = np.array([labels[bins == b].mean() for b in used])
-            # 95 % Wilson intervals, which stay inside [0, 1] and have a width at 0 and 1 too
-            z = 1.96
-            centre = (true + z**2 / (2 * n)) / (1 + z**2 / n)
-            half = z / (1 + z**2 / n) * np.sqrt(true * (1 - true) / n + z**2 / (4 * n**2))
-            reach = np.abs(np.stack([true - (centre - half), centre + half - true]))
+            intervals = [wilson(share * size, size) for share, size in zip(true, n, strict=True)]
+            reach = np.array([[i["value"] - i["low"] for i in intervals], [i["high"] - i["value"] for i in intervals]])
+            reach = np.maximum(reach, 0)
             axes.errorbar(said, true, yerr=reach, color=colour, marker="o", markersize=4, elinewidth=0.9, label=name)
         axes.set(
             xlabel="probability of fake that was given", ylabel="share that was fake", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02)

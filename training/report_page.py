@@ -17,6 +17,7 @@ body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.5 sy
 main { max-width: 62rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
 h1 { font-size: 1.6rem; line-height: 1.2; margin: 0 0 .3rem; }
 h2 { font-size: 1.2rem; margin: 2.5rem 0 .6rem; }
+h3 { font-size: 1rem; margin: 1.2rem 0 .4rem; }
 p { margin: .4rem 0 .8rem; max-width: 46rem; }
 .soft, figcaption, th { color: var(--soft); }
 .headline { display: grid; grid-template-columns: repeat(auto-fit, minmax(11rem, 1fr)); gap: .8rem; margin: 1.2rem 0; }
@@ -36,6 +37,14 @@ details { margin-top: 1.5rem; }
 summary { cursor: pointer; }
 td span { white-space: nowrap; }
 code { font-size: .88em; overflow-wrap: anywhere; }
+.banner { background: #b3261e; color: #fff; border-radius: .6rem; padding: .9rem 1.1rem; margin: 1rem 0; }
+.banner b { display: block; font-size: 1.15rem; }
+.banner ul { margin: .3rem 0 0; padding-left: 1.2rem; }
+.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 17rem), 1fr)); gap: 1.2rem; }
+.pair { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: .3rem; }
+.cards figcaption { overflow-wrap: anywhere; font-size: .85rem; }
+.cards figcaption b { font-weight: 600; color: var(--ink); }
+tr.chosen td { font-weight: 600; }
 </style>
 </head>
 <body>
@@ -47,9 +56,19 @@ code { font-size: .88em; overflow-wrap: anywhere; }
 </picture>
 {% endmacro %}
 <h1>{{ title }}</h1>
-{% if m.history %}
+{% if m.arguments %}
 <p class="soft">{{ '{:,}'.format(m.parameters) }} parameters, {{ m.arguments.size }} × {{ m.arguments.size }} pixels,
-{{ m.history | length }} epochs of which number {{ m.best_epoch }} was kept, seed {{ m.arguments.seed }}.</p>
+{% if m.history %}
+{{ m.history | length }} epochs of which number {{ m.best_epoch }} was kept, seed {{ m.arguments.seed }}.
+{% else %}
+put together from finished runs: {{ m.arguments.members | join(', ') }}.
+{% endif %}
+</p>
+{% endif %}
+{% if faults %}
+<div class="banner" role="alert"><b>Faults were injected into this run on purpose</b>
+It shows what mistakes do to a detector, and is not one to use.
+<ul>{% for key, value in faults %}<li>{{ key }}{{ ': ' if key }}{{ value }}</li>{% endfor %}</ul></div>
 {% endif %}
 
 <section class="headline">
@@ -60,7 +79,7 @@ code { font-size: .88em; overflow-wrap: anywhere; }
 <div><b>{{ '%.3f' % v.ece.value }}</b><span>calibration error<br>{{ '%.3f' % v.ece_raw.value }} before calibration</span></div>
 </section>
 
-<h2>{{ 'On the validation photos' if m.history else 'On these photos' }}</h2>
+<h2>{{ 'On the validation photos' if m.arguments else 'On these photos' }}</h2>
 <p>Each value is followed by its 95 % interval from 1000 stratified bootstrap resamples of the photos. The interval
 tells how far chance in the choice of these photos could move the value; it does not tell how the detector fares on photos from
 elsewhere.</p>
@@ -69,7 +88,7 @@ elsewhere.</p>
 {% for key, name in ranking %}
 <tr><td>{{ name }}</td><td>{{ v[key] | interval }}</td></tr>
 {% endfor %}
-<tr><th>Verdicts, calibrated probability ≥ {{ v.threshold }}</th><th></th></tr>
+<tr><th>Verdicts, calibrated probability ≥ {{ '%.4g' % v.threshold }}</th><th></th></tr>
 {% for key, name in decisions %}
 <tr><td>{{ name }}</td><td>{{ v[key] | interval }}</td></tr>
 {% endfor %}
@@ -80,18 +99,102 @@ elsewhere.</p>
 <tr><td>{{ name }}</td><td>{{ v[key + '_raw'] | interval }}</td><td>{{ v[key] | interval }}</td></tr>
 {% endfor %}
 </table></div>
-<p class="soft">Precision, recall and F1 are those of the class Fake. ECE is over 15 bins with equally many photos;
-resampling makes it larger, so its interval lies a little high.</p>
+<p class="soft">Precision, recall and F1 are those of the class Fake; FPR is the share of real photos called fake. TPR at an
+FPR is that of the loosest threshold that keeps to it on these very photos. ECE is over 15 bins with equally many photos; smooth
+ECE (Błasiok and Nakkiran 2024) needs no bins. Resampling makes both larger, so their intervals lie a little high.</p>
+{% for note in v.notes or [] %}
+<p class="soft">{{ note }}.</p>
+{% endfor %}
+{% if m.threshold_choice %}
+<h2>The threshold</h2>
+<p>Chosen on the {{ m.threshold_choice.n_real }} real photos held out for calibration, to flag at most
+{{ '%g' % (100 * m.threshold_choice.target_fpr) }} % of them:
+<b>{{ '%.4g' % m.threshold_choice.threshold }}</b>. It finds
+{{ '%.1f' % (100 * m.threshold_choice.fakes_found) }} % of the fake photos held out.</p>
+{% for note in m.threshold_choice.notes %}
+<p class="soft">{{ note }}.</p>
+{% endfor %}
+{% endif %}
 
 <div class="plots">
 <figure>{{ plot('roc', 'ROC curve') }}
 <figcaption>ROC curve on the raw probability; the dashed line is chance.</figcaption></figure>
+<figure>{{ plot('pr', 'Precision-recall curve') }}
+<figcaption>Precision and recall on the raw probability; the dashed line is to call every photo fake.</figcaption></figure>
 <figure>{{ plot('confusion', 'Confusion matrix') }}
-<figcaption>Verdicts at the threshold {{ v.threshold }}.</figcaption></figure>
+<figcaption>Verdicts at the threshold {{ '%.4g' % v.threshold }}.</figcaption></figure>
 <figure>{{ plot('reliability', 'Reliability diagram') }}
 <figcaption>Reliability: what was said against what was true, with 95 %
 Wilson intervals; on the diagonal a probability means what it says.</figcaption></figure>
+<figure>{{ plot('scores_raw', 'Histogram of raw probabilities') }}
+<figcaption>What the network itself says of real and of fake photos.</figcaption></figure>
+<figure>{{ plot('scores', 'Histogram of calibrated probabilities') }}
+<figcaption>The same after calibration, with the threshold.</figcaption></figure>
 </div>
+
+{% if m.calibrations %}
+<h2>Calibration</h2>
+<p>Every method fitted on the same {{ m.calibration.n or 'held-out' }} photos and measured on the validation photos; lower is
+better. The row in bold is the one that was asked for and is served: it was not chosen by this table.</p>
+<div class="wide"><table>
+<tr><th>method</th>{% for key, name in probabilities %}<th>{{ name }}</th>{% endfor %}</tr>
+{% for method, measured in m.calibrations.items() %}
+<tr{% if method == m.calibration.method %} class="chosen"{% endif %}><td>{{ method }}</td>
+{% for key, name in probabilities %}<td>{{ measured[key] | interval }}</td>{% endfor %}</tr>
+{% endfor %}
+</table></div>
+{% if m.calibration.note %}
+<p class="soft">{{ m.calibration.note }}.</p>
+{% endif %}
+{% endif %}
+{% if m.families %}
+<h2>By family</h2>
+<div class="wide"><table>
+<tr><th>family</th><th>class</th><th class="n">photos</th><th>called fake (95 %, Wilson)</th>
+<th>AUC against all real photos</th></tr>
+{% for row in m.families[:rows] %}
+<tr><td>{{ row.family }}</td><td>{{ row.class }}</td><td class="n">{{ row.n }}</td><td>{{ row.flagged | interval }}</td>
+<td>{% if row.auc %}{{ row.auc | interval }}{% endif %}</td></tr>
+{% endfor %}
+</table></div>
+<p class="soft">Of a fake family, the share called fake is what is found (TPR); of a real one it is false alarms (FPR).</p>
+{% endif %}
+{% if m.groups %}
+<h2>By group</h2>
+<div class="wide"><table>
+<tr><th>group</th><th class="n">photos</th><th>fakes found (TPR)</th><th>real ones flagged (FPR)</th></tr>
+{% for row in m.groups[:rows] %}
+<tr><td>{{ row.group }}</td><td class="n">{{ row.n }}</td>
+<td>{% if row.tpr %}{{ row.tpr | interval }}{% else %}–{% endif %}</td>
+<td>{% if row.fpr %}{{ row.fpr | interval }}{% else %}–{% endif %}</td></tr>
+{% endfor %}
+</table></div>
+{% if m.groups | length > rows %}
+<p class="soft">The {{ rows }} largest of {{ m.groups | length }}; evaluation.json has all.</p>
+{% endif %}
+{% endif %}
+{% if m.robustness %}
+<h2>Robustness</h2>
+<p>{{ m.robustness.photos.real }} real and {{ m.robustness.photos.fake }} fake of these photos, spoilt at full size before they
+are prepared for the model, from mild to severe. Bands are 95 % intervals.</p>
+<div class="plots">
+{% for name, kind in m.robustness.kinds.items() %}
+<figure>{{ plot('robustness_' ~ name, kind.unit) }}</figure>
+{% endfor %}
+</div>
+{% endif %}
+{% if mistakes %}
+<h2>Worst mistakes</h2>
+<p>The wrong verdicts that it was surest of. On the right, what spoke for fake is orange and what spoke for real blue.</p>
+<div class="cards">
+{% for mistake, photo, heatmap in mistakes %}
+<figure><div class="pair"><img src="{{ photo }}" alt="photo" width="192" height="192">
+<img src="{{ heatmap }}" alt="photo with heatmap" width="192" height="192"></div>
+<figcaption><b>{{ 'fake' if mistake.label else 'real' }}, given {{ '%.1f' % (100 * mistake.calibrated) }} % fake</b>
+(raw {{ '%.4f' % mistake.raw }})<br>{{ mistake.name }}</figcaption></figure>
+{% endfor %}
+</div>
+{% endif %}
 
 {% if m.history %}
 <h2>Training</h2>
@@ -104,7 +207,10 @@ Wilson intervals; on the diagonal a probability means what it says.</figcaption>
 
 {% endif %}
 <h2>Photos</h2>
-{% if m.history %}
+{% if m.pseudo_fakes %}
+<p>{{ m.pseudo_fakes }}</p>
+{% endif %}
+{% if m.arguments %}
 <p>{{ m.split }}</p>
 <div class="wide"><table>
 <tr><th>part</th><th class="n">real</th><th class="n">fake</th></tr>
@@ -115,6 +221,14 @@ Wilson intervals; on the diagonal a probability means what it says.</figcaption>
 {% else %}
 <p>{{ m.counts.real }} real and {{ m.counts.fake }} fake.</p>
 {% endif %}
+{% for name, values in told.items() %}
+<h3>{{ name }}</h3>
+<div class="wide"><table>
+{% for key, value in values %}
+<tr><td>{{ key }}</td><td>{{ value }}</td></tr>
+{% endfor %}
+</table></div>
+{% endfor %}
 {% if m.unreadable %}
 <details><summary>Files that could not be read and were skipped: {{ m.unreadable | length }}</summary>
 <div class="wide"><table>
@@ -126,20 +240,28 @@ Wilson intervals; on the diagonal a probability means what it says.</figcaption>
 {% endif %}
 <p class="soft">Fingerprint of the photos: <code>{{ m.fingerprint }}</code></p>
 
-{% if m.history %}
+{% if m.arguments %}
 <h2>How it was made</h2>
-<p>{{ '%.0f' % m.speed.images_per_second }} photos a second (median over epochs) on {{ m.speed.device }}; processes:
-{{ m.speed.processes }}, threads in each: {{ m.speed.threads }}, precision:
+<p>On {{ m.speed.device }}; processes: {{ m.speed.processes }}, threads in each: {{ m.speed.threads }}, precision:
 {{ 'float32' if m.speed.precision == 'no' else m.speed.precision }}. Reported scores are all in float32.</p>
+{% if m.history %}
+<p>{{ '%.0f' % m.speed.images_per_second }} photos a second (median over epochs). Of all the time,
+{{ '%.0f' % time.steps }} % went into steps of the network, {{ '%.0f' % time.waiting }} % into waiting for photos and
+{{ '%.0f' % time.judging }} % into judging the tuning photos.</p>
 <details><summary>Epochs</summary><div class="wide"><table>
 <tr><th class="n">epoch</th><th class="n">learning rate</th><th class="n">loss, fitting</th><th class="n">loss, tuning</th>
-<th class="n">AUC, fitting</th><th class="n">AUC, tuning</th></tr>
+<th class="n">AUC, fitting</th><th class="n">AUC, tuning</th>
+<th class="n">seconds</th><th class="n">photos/s</th><th class="n">waiting</th></tr>
 {% for row in m.history %}
+{% set took = m.speed.epochs[loop.index0] %}
 <tr><td class="n">{{ row.epoch }}</td><td class="n">{{ '%.2g' % row.lr }}</td><td class="n">{{ '%.4f' % row.train_loss }}</td>
 <td class="n">{{ '%.4f' % row.tune_loss }}</td><td class="n">{{ '%.4f' % row.train_auc }}</td>
-<td class="n">{{ '%.4f' % row.tune_auc }}</td></tr>
+<td class="n">{{ '%.4f' % row.tune_auc }}</td><td class="n">{{ '%.1f' % took.seconds }}</td>
+<td class="n">{{ '%.0f' % took.images_per_second }}</td>
+<td class="n">{{ '%.0f' % (100 * took.waiting_for_photos) }} %</td></tr>
 {% endfor %}
 </table></div></details>
+{% endif %}
 <details><summary>Arguments and library versions</summary><div class="wide"><table>
 {% for key, value in m.arguments.items() %}
 <tr><td>{{ key }}</td><td><code>{{ value }}</code></td></tr>

@@ -1,0 +1,94 @@
+"""Recalibrate artifacts: the curve and the threshold that their run has now, in place of those they were exported with."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+
+from detector.errors import UsageError
+from detector.manifest import Manifest, sha256
+from export import parity
+from export.archive import extract_archive, write_archive
+from export.artifacts import ARCHIVES, FILES, ONNX, THRESHOLD, TORCHSCRIPT, install, parity_pictures, training_record
+from export.errors import ParityError
+from export.graph import ScoringGraph
+from export.onnx_model import save_model, with_curve, without_curve
+from export.roads import checkpoint_road, onnx_road, torchscript_road
+from export.run_folder import Run, read_run
+
+
+def recalibrate_artifacts(
+    artifacts: Path, run: Path, *, threshold: float | None = None, photos: Path | None = None
+) -> Manifest:
+    """Swap the calibration in a folder that `export_run` wrote for the one `run` has now; returns the new manifest.
+
+    The weights of both models are those that were there, bit by bit; the curve in the graph, both archives, hashes, parity
+    and the metrics that the run reports now are new. The curve's steps are widened to the float noise measured at export,
+    which is the weights' own. What the folder held stays as it was until everything new is proven.
+    Raises `UsageError` when the artifacts are not that run's best checkpoint, `ParityError` when its weights give other
+    scores, `FileProblem` for what can't be read or has changed.
+    """
+    if threshold is not None and not 0 < threshold < 1:
+        raise UsageError(f"threshold is {threshold}; it must lie between 0 and 1")
+    before = Manifest.load(artifacts / "manifest.json")
+    before.verify(artifacts)
+    source = read_run(run)
+    _require_same(before, source, run)
+    images, shown = parity_pictures(source, photos)
+    with tempfile.TemporaryDirectory(dir=artifacts.parent, prefix=f".{artifacts.name}-") as scratch:
+        work = Path(scratch)
+        extract_archive(artifacts / ARCHIVES[TORCHSCRIPT], work / "torchscript")
+        (work / "torchscript" / TORCHSCRIPT).rename(work / TORCHSCRIPT)
+        curve = source.curve.with_max_slope(before.parity["max_slope"]["limit"])
+        model = onnx.load(artifacts / ONNX)
+        properties = {entry.key: entry.value for entry in model.metadata_props}
+        opset = next(entry.version for entry in model.opset_import if entry.domain == "")
+        save_model(with_curve(without_curve(model), curve, opset), work / ONNX, properties)
+        graph = ScoringGraph(source.checkpoint.build(), source.checkpoint.image_spec)
+        roads = [checkpoint_road(graph), onnx_road(work / ONNX), torchscript_road(work / TORCHSCRIPT)]
+        report = parity.compare_roads(roads, images, curve)
+        report |= {"curve": parity.compare_curve(work / ONNX, curve, images), "pictures": shown}
+        try:
+            parity.require(report)
+        except ParityError as error:
+            raise ParityError(f"{artifacts}: not recalibrated; {error.message}") from None
+        report |= {
+            "noise": before.parity["noise"],
+            "max_slope": before.parity["max_slope"] | {"before": source.curve.max_slope, "after": curve.max_slope},
+            "knots": {"before": len(source.curve.x), "after": len(curve.x)},
+        }
+        manifest = replace(
+            before,
+            curve=curve,
+            calibration_method=source.method,
+            threshold=threshold if threshold is not None else source.threshold or THRESHOLD,
+            training=training_record(source, "best", threshold),
+            metrics=source.metrics,
+            reference_scores=source.reference_scores,
+            parity=report,
+        )
+        for name, archive in ARCHIVES.items():
+            write_archive(work / archive, work / name, manifest)
+        manifest = replace(manifest, files={name: sha256(work / name) for name in FILES})
+        manifest.save(work / "manifest.json")
+        install(work, artifacts)
+    return manifest
+
+
+def _require_same(manifest: Manifest, source: Run, run: Path) -> None:
+    """Raise `UsageError` unless the artifacts were made from this run's best checkpoint."""
+    trained = manifest.training
+    problems = []
+    if trained.get("checkpoint") != "best":
+        problems.append(f"they hold the {trained.get('checkpoint')} checkpoint, and the curve was fitted to the best")
+    if trained.get("fingerprint") != source.checkpoint.fingerprint:
+        problems.append("they were trained on other photos")
+    if manifest.image_spec != source.checkpoint.image_spec or manifest.model.backbone != source.checkpoint.model_config.name:
+        problems.append("they hold another network")
+    if problems:
+        raise UsageError(
+            f"these artifacts are not of {run}: {'; '.join(problems)}; `python -m export --run {run}` makes new ones"
+        )

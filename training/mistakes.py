@@ -1,0 +1,88 @@
+"""Mistakes: the photos a detector is most certainly wrong about, as thumbnails with the places that spoke for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from training.data import FAKE
+
+SHOWN = 12
+SIDE = 192  # pixels of a thumbnail
+STRENGTH = 0.6  # how far the strongest place of a map hides the photo
+WARM, COLD = (213, 94, 0), (0, 114, 178)  # Okabe & Ito's vermilion and blue: for fake, for real
+Heatmaps = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One photo with a wrong verdict. photo, heatmap: JPEG files, the second with the map over the first."""
+
+    name: str
+    label: int
+    raw: float
+    calibrated: float
+    photo: bytes
+    heatmap: bytes
+
+    def to_dict(self) -> dict[str, Any]:
+        """What a metrics file holds of it."""
+        return {"name": self.name, "fake": self.label == FAKE, "raw_prob": self.raw, "calibrated": self.calibrated}
+
+
+def worst(
+    labels: NDArray[np.int64],
+    raw: NDArray[np.floating],
+    calibrated: NDArray[np.floating],
+    threshold: float,
+    count: int = SHOWN,
+) -> NDArray[np.int64]:
+    """Rows of at most `count` wrong verdicts, the most confident first, by calibrated probability and then by raw."""
+    wrong = np.flatnonzero((calibrated >= threshold) != (labels == FAKE))
+    off, off_raw = (np.abs(p[wrong].astype(np.float64) - labels[wrong]) for p in (calibrated, raw))
+    return wrong[np.lexsort((-off_raw, -off))][:count]
+
+
+def illustrate(
+    rows: NDArray[np.int64],
+    names: Sequence[str],
+    labels: NDArray[np.int64],
+    raw: NDArray[np.floating],
+    calibrated: NDArray[np.floating],
+    pixels: NDArray[np.uint8],
+    heatmaps: Heatmaps,
+) -> list[Mistake]:
+    """The mistakes in these rows with their pictures; pixels: uint8[len(rows), H, W, 3], as `decode_image` gives them."""
+    if not len(rows):
+        return []
+    return [
+        Mistake(
+            names[row], int(labels[row]), float(raw[row]), float(calibrated[row]), _jpeg(photo), _jpeg(overlaid(photo, heat))
+        )
+        for row, photo, heat in zip(rows, pixels, heatmaps(pixels), strict=True)
+    ]
+
+
+def overlaid(photo: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """A photo, uint8[H, W, 3], under its class-activation map, float32[h, w]: warm speaks for fake, blue for real.
+
+    The strongest place of either kind hides `STRENGTH` of the photo, others in proportion.
+    """
+    height, width = photo.shape[:2]
+    largest = max(float(np.abs(heat).max()), 1e-12)
+    smooth = np.asarray(Image.fromarray(heat / largest).resize((width, height), Image.Resampling.BICUBIC))
+    alpha = STRENGTH * np.clip(np.abs(smooth), 0, 1)[..., None]
+    colour = np.where(smooth[..., None] > 0, WARM, COLD)
+    return (photo * (1 - alpha) + colour * alpha).round().astype(np.uint8)
+
+
+def _jpeg(pixels: NDArray[np.uint8]) -> bytes:
+    out = BytesIO()
+    Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BICUBIC).save(out, "JPEG", quality=85)
+    return out.getvalue()
