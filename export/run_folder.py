@@ -40,8 +40,7 @@ class Run:
     @property
     def arguments(self) -> dict[str, Any]:
         """The training command's options, without where its files were: the manifest travels to other machines."""
-        given = self.checkpoint.arguments
-        return {k: Path(v).name if isinstance(v, str) and Path(v).is_absolute() else v for k, v in given.items()}
+        return {name: _without_place(value) for name, value in self.checkpoint.arguments.items()}
 
 
 def read_run(folder: Path, which: str = "best") -> Run:
@@ -66,6 +65,12 @@ def read_run(folder: Path, which: str = "best") -> Run:
         metrics.get("threshold"),
         metrics.get("threshold_choice"),
     )
+
+
+def _without_place(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_place(v) for v in value]
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from training.presets import ENSEMBLE
 
 _PREPARATION = ("size", "resize", "interpolation", "equalise")
 _DIVISION = ("tune_fraction", "calibrate_fraction", "split_seed", "group_by")
-_OF_TRAINING = ("resume", "weights", "faulty_mode", "zero_grad_every_n")
+_MEANINGLESS = ("resume", "weights", "faulty_mode", "zero_grad_every_n")
 _DEFAULT = FitOptions(Path())
 
 
@@ -54,7 +54,7 @@ def read_members(options: FitOptions) -> list[Member]:
     Raises `FileProblem` for one without a checkpoint, `UsageError` saying what differs where they can't be averaged, or
     where one was trained with a fault.
     """
-    if given := [name for name in _OF_TRAINING if getattr(options, name)]:
+    if given := [name for name in _MEANINGLESS if getattr(options, name)]:
         raise UsageError(f"--{given[0].replace('_', '-')}: an ensemble is not trained; leave it out")
     folders = [run.resolve() for run in options.members]
     if len(folders) < 2 or len(set(folders)) < len(folders):

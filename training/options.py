@@ -17,6 +17,23 @@ CALIBRATIONS = ("isotonic", "platt", "temperature", "beta", "none")
 PSEUDO_FAKES = ("none", "sbi")
 HUB = "hf://"  # weights from a repository of the Hugging Face hub: hf://org/repo
 FAULTY_MODES = ("label_noise", "input_noise", "shuffle_labels", "wrong_loss", "random_weight_reset")
+# Say how one network is made and trained, which an ensemble of finished ones is not.
+OF_TRAINING = (
+    *(
+        "hidden",
+        "dropout",
+        "head_norm",
+        "weights",
+        "pretrained",
+        "epochs",
+        "batch_size",
+        "lr",
+        "weight_decay",
+        "clip",
+        "schedule",
+    ),
+    *("patience", "lr_patience", "faulty_mode", "label_noise_frac", "input_noise_std", "zero_grad_every_n", "amp"),
+)
 # Say where files go and how work is divided, not what is computed: a run may be resumed with others.
 NOT_PART_OF_THE_RUN = ("out", "cache_dir", "workers", "resume", "overwrite", "tensorboard")
 
@@ -109,7 +126,8 @@ class FitOptions:
 
     def recorded(self) -> dict[str, Any]:
         """The options that decide what is computed, as plain values for checkpoints and reports."""
-        values = {k: v for k, v in asdict(self).items() if k not in NOT_PART_OF_THE_RUN}
+        left_out = NOT_PART_OF_THE_RUN + (OF_TRAINING if self.members else ())
+        values = {k: v for k, v in asdict(self).items() if k not in left_out}
         return {k: _plain(v) for k, v in values.items()}
 
 

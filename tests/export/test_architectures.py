@@ -32,7 +32,7 @@ def exported(folder: Path, name: str) -> tuple[Checkpoint, Path, Manifest]:
     run, out = folder / "run", folder / "artifacts"
     run.mkdir()
     config = SMALL[name]
-    arguments = {"model": config.name}
+    arguments = {"model": config.name, "members": [str(folder / "one"), str(folder / "two")]}
     save_checkpoint(run / "best_model.pth", Checkpoint(config, SPEC, lived_in(config).state_dict(), arguments))
     x, y = steep_curve()
     write_json(run / "calibration.json", {"method": "isotonic", "x": x, "y": y, "n": 200})
@@ -102,6 +102,7 @@ def test_an_ensemble_is_one_graph_with_one_curve(ensemble: tuple[Checkpoint, Pat
     raw, calibrated, heatmap = session.run(["raw_prob", "calibrated_prob", "heatmap"], {"images": images})
     assert manifest.curve(raw) == pytest.approx(calibrated, abs=1e-6)
     assert heatmap.shape == (len(images), 3, 3)  # the finer member's
+    assert manifest.training["arguments"]["members"] == ["one", "two"]  # not where they are
 
 
 def test_a_resnet50_with_batch_norm_in_its_head_goes_out(tmp_path: Path, images: np.ndarray) -> None:

@@ -80,6 +80,7 @@ def test_it_is_divided_calibrated_and_reported_as_its_members_were(
     assert metrics["fingerprint"] == of_member["fingerprint"]
     assert metrics["arguments"]["size"] == 32
     assert metrics["arguments"]["split_seed"] == 3
+    assert not {"lr", "epochs", "hidden"} & set(metrics["arguments"])  # nothing of the kind was used
     assert "history" not in metrics
     files = {p.name for p in ensemble.iterdir()}
     assert {"best_model.pth", "calibration.json", "metrics.json", "report"} <= files
