@@ -19,6 +19,7 @@ from detector.decode import decode_image
 from detector.errors import FileProblem, ImageError
 from detector.spec import ImageSpec
 from training.data import Photo
+from training.equalise import equalised
 
 VERSION = 1  # a change of decoding that moves pixels makes older caches stale
 
@@ -39,30 +40,38 @@ class PhotoCache:
 
 
 def open_cache(
-    photos: Sequence[Photo], fingerprint: str, spec: ImageSpec, directory: Path, *, progress: bool = False
+    photos: Sequence[Photo],
+    fingerprint: str,
+    spec: ImageSpec,
+    directory: Path,
+    *,
+    equalise: bool = False,
+    progress: bool = False,
 ) -> PhotoCache:
     """The cache of these photos at this spec, made when `directory` has none.
 
-    It is found by content and spec, so it is never stale. Raises `FileProblem` when the disk has no room for it.
+    equalise: put each through the JPEG encode of `training.equalise`, drawn by its row.
+    The cache is found by content and spec, so it is never stale. Raises `FileProblem` when the disk has no room for it.
     """
-    identity = json.dumps([VERSION, fingerprint, spec.to_dict()], sort_keys=True)
+    identity = json.dumps([VERSION, fingerprint, spec.to_dict()] + ["equalised"] * equalise, sort_keys=True)
     path = directory / f"{hashlib.sha256(identity.encode()).hexdigest()[:20]}.npy"
     index = path.with_suffix(".json")
     if not (path.is_file() and index.is_file()):
         directory.mkdir(parents=True, exist_ok=True)
         _require_room(directory, len(photos) * spec.size * spec.size * 3)
-        unreadable = _decode_all(photos, spec, path, progress)
+        unreadable = _decode_all(photos, spec, path, equalise, progress)
         index.write_text(json.dumps(unreadable, indent=1, ensure_ascii=False), encoding="utf-8")
     return PhotoCache(path, json.loads(index.read_text(encoding="utf-8")))
 
 
-def _decode_all(photos: Sequence[Photo], spec: ImageSpec, path: Path, progress: bool) -> dict[str, str]:
+def _decode_all(photos: Sequence[Photo], spec: ImageSpec, path: Path, equalise: bool, progress: bool) -> dict[str, str]:
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     pixels = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=(len(photos), *spec.shape))
 
     def decode(row: int) -> str | None:
         try:
-            pixels[row] = decode_image(photos[row].path.read_bytes(), spec)
+            decoded = decode_image(photos[row].path.read_bytes(), spec)
+            pixels[row] = equalised(decoded, row) if equalise else decoded
         except ImageError as error:
             return error.message
         except OSError as error:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from detector.errors import UsageError
 from detector.manifest import sha256
@@ -56,11 +55,14 @@ class Parts:
         return [(name, getattr(self, name)) for name in ("fit", "tune", "calibrate", "validation")]
 
 
-def find_photos(directory: Path) -> list[Photo]:
-    """All files under the class folders, sorted by name. Raises `DataProblem` saying what was found instead of a layout."""
+def find_photos(directory: Path, *, fakes_needed: bool = True) -> list[Photo]:
+    """All files under the class folders, sorted by name. Raises `DataProblem` saying what was found instead of a layout.
+
+    fakes_needed: False also takes a folder without fake photos: DIR/{Train,Validation}/Real or DIR/real.
+    """
     if not directory.is_dir():
         raise DataProblem(f"--data {directory}: no such folder; {_LAYOUTS}")
-    roots = _class_folders(directory)
+    roots = _class_folders(directory, fakes_needed)
     photos = [
         Photo(file, file.relative_to(directory).as_posix(), label, part)
         for folder, label, part in roots
@@ -70,21 +72,24 @@ def find_photos(directory: Path) -> list[Photo]:
     return sorted(photos, key=lambda photo: photo.name)
 
 
-def _class_folders(directory: Path) -> list[tuple[Path, int, str | None]]:
+def _class_folders(directory: Path, fakes_needed: bool) -> list[tuple[Path, int, str | None]]:
     """(folder, label, part) for each class folder of whichever layout is there."""
     divided = [(folder, part) for part in ("train", "validation") for folder in _named(directory, part)]
     if {part for _, part in divided} == {"train", "validation"}:
         found: list[tuple[Path, int, str | None]] = [
             (c, label, part) for folder, part in divided for name, label in CLASSES.items() for c in _named(folder, name)
         ]
-        if len({(label, part) for _, label, part in found}) == 4:
+        kinds = {(label, part) for _, label, part in found}
+        if len(kinds) == 4 or (not fakes_needed and kinds == {(REAL, "train"), (REAL, "validation")}):
             return found
     flat: list[tuple[Path, int, str | None]] = [
         (c, label, None) for name, label in CLASSES.items() for c in _named(directory, name)
     ]
-    if len({label for _, label, _ in flat}) == 2:
+    labels = {label for _, label, _ in flat}
+    if len(labels) == 2 or (not fakes_needed and labels == {REAL}):
         return flat
-    raise DataProblem(f"--data {directory}: found {_listing(directory)}; {_LAYOUTS}")
+    alone = "" if fakes_needed else "; real photos alone will do in either"
+    raise DataProblem(f"--data {directory}: found {_listing(directory)}; {_LAYOUTS}{alone}")
 
 
 def _named(directory: Path, name: str) -> list[Path]:
@@ -102,51 +107,99 @@ def _listing(directory: Path) -> str:
     return (shown or "no folders") + (f" and {files} files" if files else "")
 
 
-def fingerprint(photos: Sequence[Photo], *, progress: bool = False) -> str:
-    """SHA-256 over each photo's name and content hash, in order of name: the same photos give the same, wherever they lie."""
+def fingerprint(photos: Sequence[Photo], hashes: Sequence[str] | None = None) -> str:
+    """SHA-256 over each photo's name and content hash, in order of name: the same photos give the same, wherever they lie.
+
+    hashes: the SHA-256 of each file, where it is known already; else the files are read.
+    """
+    digest = hashlib.sha256()
     with ThreadPoolExecutor() as pool:  # hashing and reading release the interpreter lock
-        hashes = tqdm(
-            pool.map(lambda photo: sha256(photo.path), photos),
-            total=len(photos),
-            desc="reading photos",
-            unit="photo",
-            disable=not progress,
-            leave=False,
-        )
-        digest = hashlib.sha256()
-        for photo, content in zip(photos, hashes, strict=True):
+        contents = hashes if hashes is not None else pool.map(lambda photo: sha256(photo.path), photos)
+        for photo, content in zip(photos, contents, strict=True):
             digest.update(f"{photo.name}\0{content}\n".encode())
     return digest.hexdigest()
 
 
-def divide(photos: Sequence[Photo], readable: NDArray[np.bool_], *, tune: float, calibrate: float, seed: int) -> Parts:
-    """Divide readable photos into parts, each class on its own, so that all parts have the classes' proportions.
+def divide(
+    photos: Sequence[Photo],
+    readable: NDArray[np.bool_],
+    *,
+    tune: float,
+    calibrate: float,
+    seed: int,
+    groups: NDArray[np.int64] | None = None,
+    fakes_needed: bool = True,
+) -> Parts:
+    """Divide readable photos into parts that have the classes' proportions, as near as whole groups allow.
 
     `tune` and `calibrate` are fractions of the training photos. Validation is the folder's own, or a fifth of a folder that is
-    not divided. The division depends on the names, the fractions and the seed alone. Raises `DataProblem` for too few photos.
+    not divided. groups: int64[n], photos with one number stay in one part; None keeps none together. The division depends on
+    the names, the groups, the fractions and the seed alone. Raises `DataProblem` for too few photos, or groups too large.
     """
     rng = np.random.default_rng(seed)
     divided = any(photo.part == "validation" for photo in photos)
-    rows: dict[str, list[NDArray[np.int64]]] = {"fit": [], "tune": [], "calibrate": [], "validation": []}
+    room: dict[str, list[int]] = {"validation": [0, 0], "tune": [0, 0], "calibrate": [0, 0], "fit": [0, 0]}
+    own, pool = [], []
     for name, label in CLASSES.items():
         of_class = [i for i, photo in enumerate(photos) if photo.label == label and readable[i]]
-        train = rng.permutation([i for i in of_class if photos[i].part != "validation"]).astype(np.int64)
-        own = np.array([i for i in of_class if photos[i].part == "validation"], np.int64)
-        if not divided:
-            n = round(VALIDATION_FRACTION * len(train))
-            own, train = train[:n], train[n:]
-        if len(train) < FEWEST or len(own) < 2:
+        train = [int(i) for i in rng.permutation([i for i in of_class if photos[i].part != "validation"])]
+        validation = [i for i in of_class if photos[i].part == "validation"]
+        for_validation = 0 if divided else round(VALIDATION_FRACTION * len(train))
+        pool += train
+        own += validation
+        n = len(train) - for_validation
+        if label == FAKE and not fakes_needed and not of_class:
+            continue
+        if n < FEWEST or len(validation) + for_validation < 2:
             raise DataProblem(
-                f"{len(train)} readable {name} photos for training and {len(own)} for validation; "
+                f"{n} readable {name} photos for training and {len(validation) + for_validation} for validation; "
                 f"at least {FEWEST} and 2 of each class are needed"
             )
-        for_tuning = max(1, round(tune * len(train)))
-        for_calibration = max(1, round(calibrate * len(train))) if calibrate else 0
-        rows["tune"].append(train[:for_tuning])
-        rows["calibrate"].append(train[for_tuning : for_tuning + for_calibration])
-        rows["fit"].append(train[for_tuning + for_calibration :])
-        rows["validation"].append(own)
-    return Parts(**{part: np.sort(np.concatenate(pieces)) for part, pieces in rows.items()})
+        for_tuning = max(1, round(tune * n))
+        for_calibration = max(1, round(calibrate * n)) if calibrate else 0
+        shares = (for_validation, for_tuning, for_calibration, n - for_tuning - for_calibration)
+        for part, share in zip(room, shares, strict=True):
+            room[part][label] = share
+    rows = _fill(room, _units(pool, groups), photos)
+    rows["validation"] += own
+    _require_filled(room, rows, photos)
+    return Parts(**{part: np.sort(np.array(found, np.int64)) for part, found in rows.items()})
+
+
+def _units(pool: Sequence[int], groups: NDArray[np.int64] | None) -> list[list[int]]:
+    """Rows that stay together, in the order they came; the largest first, since they are the hardest to place."""
+    units: dict[int, list[int]] = {}
+    for row in pool:
+        units.setdefault(row if groups is None else int(groups[row]), []).append(row)
+    return sorted(units.values(), key=len, reverse=True)
+
+
+def _fill(room: Mapping[str, list[int]], units: Sequence[list[int]], photos: Sequence[Photo]) -> dict[str, list[int]]:
+    """Each unit whole into one part: the one it overfills least, then, of a group, the emptiest, of a single, the first."""
+    left = {part: np.array(shares) for part, shares in room.items()}
+    rows: dict[str, list[int]] = {part: [] for part in room}
+    for unit in units:
+        need = np.bincount([photos[row].label for row in unit], minlength=2)
+
+        def cost(part: str, need: NDArray[np.int64] = need) -> tuple[int, float]:
+            over = int(np.maximum(need - np.maximum(left[part], 0), 0).sum())
+            return over, -float((need * left[part] / np.maximum(room[part], 1)).sum()) if need.sum() > 1 else 0
+
+        part = min(room, key=cost)
+        rows[part] += unit
+        left[part] = left[part] - need
+    return rows
+
+
+def _require_filled(room: Mapping[str, list[int]], rows: Mapping[str, list[int]], photos: Sequence[Photo]) -> None:
+    for part, shares in room.items():
+        found = np.bincount([photos[row].label for row in rows[part]], minlength=2)
+        for name, label in CLASSES.items():
+            if shares[label] and not found[label]:
+                raise DataProblem(
+                    f"with duplicates and groups kept whole no {name} photo is left for the part `{part}`; "
+                    "give more photos, or a --group-by with smaller groups"
+                )
 
 
 def counts(parts: Parts, labels: NDArray[np.int64]) -> dict[str, dict[str, int]]:

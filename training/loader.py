@@ -14,34 +14,55 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from detector.spec import ImageSpec
 from training.augment import augmentation, augmented
+from training.pseudo_fakes import genuine, pseudo_fake
 
 Item = tuple[Tensor, Tensor, Tensor]  # photo uint8[3, H, W], label float32[], row int64[]
 
 
 class CachedPhotos(Dataset[Item]):
-    """Rows of a photo cache; an item is asked for as (row, seed of its variation), a negative seed meaning none."""
+    """Rows of a photo cache; an item is asked for as (row, seed of its variation), a negative seed meaning none.
 
-    def __init__(self, path: Path, labels: NDArray[np.int64]) -> None:
+    With `pseudo_fakes`, row `n + r` of a cache of n photos is the pseudo-fake of row `r`, and the photos are shown as
+    `training.pseudo_fakes.genuine` says, by the same seed; where there is no variation, by the row.
+    labels: int64[n], or int64[2 n] with pseudo-fakes.
+    """
+
+    def __init__(
+        self, path: Path, labels: NDArray[np.int64], *, pseudo_fakes: bool = False, augment: str = "standard"
+    ) -> None:
         self.path = path
         self.labels = labels
+        self.pseudo_fakes = pseudo_fakes
+        self.augment = augment
         self._pixels: NDArray[np.uint8] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, key: tuple[int, int]) -> Item:
-        if self._pixels is None:  # opened in the process that reads, since a mapping travels to another one as a copy
-            self._pixels = np.load(self.path, mmap_mode="r")
-            self._transform = augmentation(self._pixels.shape[1])
         row, seed = key
-        image = torch.from_numpy(np.array(self._pixels[row])).permute(2, 0, 1)
+        image = torch.from_numpy(self.pixels(row, seed)).permute(2, 0, 1)
         if seed >= 0:
             image = augmented(self._transform, image, seed)
         return image, torch.tensor(float(self.labels[row])), torch.tensor(row)
 
+    def pixels(self, row: int, seed: int = -1) -> NDArray[np.uint8]:
+        """uint8[H, W, 3]: what is in the row, before augmentation."""
+        if self._pixels is None:  # opened in the process that reads, since a mapping travels to another one as a copy
+            self._pixels = np.load(self.path, mmap_mode="r")
+            self._transform = augmentation(self.augment, self._pixels.shape[1])
+        n = len(self._pixels)
+        photo = np.array(self._pixels[row % n])
+        if not self.pseudo_fakes:
+            return photo
+        return (pseudo_fake if row >= n else genuine)(photo, seed if seed >= 0 else row % n)
+
 
 class EpochSampler(Sampler[tuple[int, int]]):
-    """The rows of one part: shuffled anew in each epoch with a new variation of each photo, or in order and as they are."""
+    """The rows of one part: shuffled anew in each epoch with a new variation of each photo, or in order and as they are.
+
+    A row that is there twice is shown twice, in different variations.
+    """
 
     def __init__(self, rows: NDArray[np.int64], seed: int | None = None) -> None:
         self.rows = rows
