@@ -6,8 +6,9 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import onnx
 import onnx.compose
@@ -51,16 +52,13 @@ def without_curve(model: onnx.ModelProto) -> onnx.ModelProto:
     scores.CopyFrom(model)
     graph = scores.graph
 
-    def of_curve(name: str) -> bool:
-        return name.startswith(_CURVE) or name == "calibrated_prob"
+    def others(entries: Iterable[Any]) -> list[Any]:
+        """Those whose name, or a node's outputs, the curve did not bring."""
+        names = ((entry, getattr(entry, "output", None) or [entry.name]) for entry in entries)
+        return [e for e, own in names if not any(n.startswith(_CURVE) or n == "calibrated_prob" for n in own)]
 
-    for field, named in (
-        (graph.node, lambda node: any(of_curve(name) for name in node.output)),
-        (graph.initializer, lambda tensor: of_curve(tensor.name)),
-        (graph.value_info, lambda value: of_curve(value.name)),
-        (graph.output, lambda value: of_curve(value.name)),
-    ):
-        kept = [entry for entry in field if not named(entry)]
+    for field in (graph.node, graph.initializer, graph.value_info, graph.output):
+        kept = others(field)
         del field[:]
         field.extend(kept)
     return scores
@@ -69,6 +67,7 @@ def without_curve(model: onnx.ModelProto) -> onnx.ModelProto:
 def save_model(model: onnx.ModelProto, path: Path, properties: Mapping[str, str]) -> None:
     """Check a model and write it to one file that says what it is in its metadata properties."""
     model.producer_name, model.producer_version, model.doc_string, model.graph.name = "unmask", "", "", "detector"
+    model.graph.doc_string = ""  # merging joins both models'
     onnx.helper.set_model_props(model, dict(properties))
     onnx.checker.check_model(model, full_check=True)
     path.write_bytes(model.SerializeToString(deterministic=True))

@@ -125,10 +125,28 @@ def smooth_ece(labels: NDArray[np.int64], p: Floats, weights: Floats) -> Floats:
     Reflection makes the cosines the kernel's eigenfunctions, so smoothing is a product after a cosine transform. Residuals
     are shared between the two nearest of `GRID` points, and halving finds the bandwidth to 1e-4.
     """
-    density = weights @ _nearest_points(p, labels - p) / weights.sum(1, keepdims=True)
+    return _smoothed_error(weights @ _nearest_points(p, labels - p) / weights.sum(1, keepdims=True))
+
+
+def errors_by_chance(p: Floats, *, seed: int, draws: int = 200) -> dict[str, dict[str, float]]:
+    """ECE and smooth ECE of labels drawn as `p` says: what exactly right probabilities would show for so many photos.
+
+    mean, and high: the 95th percentile (consistency resampling, Bröcker & Smith 2007). A measured error inside that range says
+    nothing against the probabilities.
+    """
+    residuals = (np.random.default_rng(seed).random((draws, len(p))) < p) - p
+    found = {
+        "ece": np.abs(residuals @ _bin_membership(p, np.ones_like(p))).sum(1) / len(p),
+        "smooth_ece": _smoothed_error(residuals @ _nearest_points(p, np.ones_like(p)) / len(p)),
+    }
+    return {name: {"mean": float(e.mean()), "high": float(np.percentile(e, 95))} for name, e in found.items()}
+
+
+def _smoothed_error(density: Floats) -> Floats:
+    """The smooth calibration error of residuals on the grid, [B, GRID]."""
     spectrum = dct(density, axis=1)
     decay = -((np.arange(GRID) * np.pi) ** 2) / 2
-    low, high = np.zeros(len(weights)), np.ones(len(weights))
+    low, high = np.zeros(len(density)), np.ones(len(density))
     for _ in range(14):
         width = (low + high) / 2
         smoothed = idct(spectrum * np.exp(decay * width[:, None] ** 2), axis=1)
@@ -220,6 +238,7 @@ def evaluate(
         "confusion": dict(zip(("tn", "fp", "fn", "tp"), (int(cell[0]) for cell in cells), strict=True)),
         "threshold": threshold,
         "n": len(labels),
+        "by_chance": errors_by_chance(p, seed=seed),
         "notes": low_fpr_notes(int((labels == 0).sum())),
     }
 

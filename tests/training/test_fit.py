@@ -41,7 +41,7 @@ def _same_weights(a: Path, b: Path, name: str = "best_model.pth") -> bool:
 def test_a_run_folder_holds_what_the_next_stages_read(tiny_run: Path) -> None:
     models = {"best_model.pth", "final_model.pth", "last.pth"}
     assert {p.name for p in tiny_run.iterdir()} == models | {
-        *("calibrator.joblib", "calibration.json", "metrics.json", "report", "cache"),
+        *("calibrator.joblib", "calibration.json", "metrics.json", "scores.csv", "report", "cache"),
     }
     for name in ("best_model.pth", "final_model.pth"):
         checkpoint = load_checkpoint(tiny_run / name)
@@ -182,7 +182,7 @@ def test_the_flags_of_older_systems_still_train(tiny_set: Path, tmp_path: Path) 
     old = ["--dataset_root", tiny_set, "--output_dir", tmp_path / "old", "--epochs", 1, "--batch_size", 16, "--img_size", 32,
            "--lr", 1e-3, "--calibrate"]  # fmt: skip
     new = ["--data", tiny_set, "--out", tmp_path / "new", "--epochs", 1, "--batch-size", 16, "--size", 32, "--lr", 1e-3]
-    rest = [*TINY[:3], *TINY[5:7], *TINY[11:]]
+    rest = [*TINY[:3], *TINY[5:7], *TINY[11:15], "--calibrate-fraction", 0.45]
     for flags in (old, new):
         assert fit(*flags, *rest) == 0
     assert _metrics(tmp_path / "old") == _metrics(tmp_path / "new")

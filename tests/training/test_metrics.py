@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
+from scipy.optimize import brentq
 from sklearn import metrics as reference
 
-from training.metrics import average_precision, equal_mass_bins, evaluate, resample_counts, roc_auc, score_histogram
+from training.metrics import (
+    average_precision,
+    equal_mass_bins,
+    evaluate,
+    ranking,
+    resample_counts,
+    roc_auc,
+    score_histogram,
+    smooth_ece,
+    wilson,
+    with_intervals,
+)
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +51,63 @@ def test_values_are_scikit_learns(scored: tuple[np.ndarray, np.ndarray, np.ndarr
     assert {name: found[name]["value"] for name in expected} == pytest.approx(expected)
     tn, fp, fn, tp = reference.confusion_matrix(labels, verdicts).ravel()
     assert found["confusion"] == {"tn": tn, "fp": fp, "fn": fn, "tp": tp}
+
+
+def test_the_low_end_of_the_roc_curve_is_scikit_learns(scored: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+    labels, raw, _ = scored
+    found = evaluate(labels, raw, raw, threshold=0.7)
+    fpr, tpr, _ = reference.roc_curve(labels, raw, drop_intermediate=False)
+    for rate in (0.01, 0.001):
+        assert found[f"tpr_at_fpr_{rate}"]["value"] == pytest.approx(tpr[fpr <= rate].max())
+    assert found["eer"]["value"] == pytest.approx(brentq(lambda x: np.interp(x, fpr, tpr) - (1 - x), 0, 1), abs=1e-6)
+    assert found["fpr"]["value"] == pytest.approx((raw[labels == 0] >= np.float32(0.7)).mean())
+    assert f"{(labels == 0).sum()} real photos can't tell a rate of 0.1%" in found["notes"][0]
+    assert evaluate(np.tile(labels, 6), np.tile(raw, 6), np.tile(raw, 6))["notes"] == []
+
+
+def by_hand(labels: np.ndarray, p: np.ndarray) -> float:
+    """Smooth ECE straight from its definition: a sum over photos and their mirror images, and a root."""
+    at = (np.arange(4000) + 0.5) / 4000
+    images = [2 * k + sign * p for k in range(-2, 3) for sign in (1, -1)]
+
+    def error(width: float) -> float:
+        smooth = sum(((labels - p) * np.exp(-(((at[:, None] - image) / width) ** 2) / 2)).sum(1) for image in images) / (
+            width * np.sqrt(2 * np.pi) * len(p)
+        )
+        return float(np.abs(smooth).mean())
+
+    return float(brentq(lambda width: error(width) - width, 1e-3, 1))
+
+
+@pytest.mark.parametrize("power", [1.0, 0.4, 3.0])
+def test_smooth_calibration_error_is_that_of_its_definition(power: float) -> None:
+    rng = np.random.default_rng(3)
+    p = rng.random(250)
+    labels = (rng.random(250) < p**power).astype(np.int64)
+    weights = resample_counts(labels, 2, rng)
+    for row, found in zip([np.ones(250), *weights], smooth_ece(labels, p, np.vstack([np.ones(250), weights])), strict=True):
+        drawn = np.repeat(np.arange(250), row.astype(int))
+        assert found == pytest.approx(by_hand(labels[drawn], p[drawn]), abs=3e-4)
+
+
+def test_right_probabilities_lie_within_what_chance_gives_and_wrong_ones_do_not() -> None:
+    rng = np.random.default_rng(0)
+    p = rng.random(400)
+    right, wrong = ((rng.random(400) < truth).astype(np.int64) for truth in (p, p**3))
+    for labels, within in ((right, True), (wrong, False)):
+        found = evaluate(labels, p, p)
+        for name in ("ece", "smooth_ece"):
+            assert (found[name]["value"] < found["by_chance"][name]["high"]) is within
+
+
+def test_a_share_has_an_interval_at_nought_too() -> None:
+    assert wilson(0, 20) == pytest.approx({"value": 0, "low": 0, "high": 0.1611}, abs=1e-3)
+
+
+def test_four_hundred_photos_take_no_two_seconds(scored: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+    started = time.process_time()
+    evaluate(*(np.resize(v, 400) for v in scored))
+    assert time.process_time() - started < 2
 
 
 def test_a_resample_is_scored_as_if_photos_were_repeated(scored: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
@@ -81,8 +152,8 @@ def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
     # Scores 1 apart in units of their deviation: the true AUC is Phi(1 / sqrt 2) = 0.7602.
     rng, labels, covered = np.random.default_rng(5), np.repeat([0, 1], 60), 0
     for _ in range(60):
-        raw = 1 / (1 + np.exp(-(labels + rng.normal(size=120))))
-        auc = evaluate(labels, raw, raw)["auc"]
+        raw = labels + rng.normal(size=120)
+        auc = with_intervals(lambda weights, raw=raw: ranking(labels, raw, weights), labels, seed=0)["auc"]
         covered += auc["low"] <= 0.7602 <= auc["high"]
     assert 51 <= covered <= 60
 
