@@ -26,7 +26,7 @@ def test_a_local_backbone_is_loaded_and_the_head_is_new(tmp_path: Path, kind: st
         save_file(tensors, path)
     else:
         torch.save({"state_dict": tensors, "epoch": 3} if kind == "wrapped" else tensors, path)
-    model = initial_model(CONFIG, weights=path, pretrained=True)
+    model = initial_model(CONFIG, weights=str(path), pretrained=True)
     for name, value in donor.features.state_dict().items():
         assert torch.equal(model.features.state_dict()[name], value)
     assert not torch.equal(model.head[1].weight, donor.head[1].weight)
@@ -35,7 +35,7 @@ def test_a_local_backbone_is_loaded_and_the_head_is_new(tmp_path: Path, kind: st
 def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
     save_file(build_model(ModelConfig(name="torchvision/squeezenet1_1")).state_dict(), tmp_path / "other.safetensors")
     with pytest.raises(UsageError, match=r"other\.safetensors: .* another architecture"):
-        initial_model(CONFIG, weights=tmp_path / "other.safetensors", pretrained=True)
+        initial_model(CONFIG, weights=str(tmp_path / "other.safetensors"), pretrained=True)
 
 
 class _Bomb:
