@@ -17,7 +17,8 @@ def equalised(pixels: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
 
     It is done at the size that the model sees, and in training alone: serving is not changed. It makes formats, quantisation
     tables and subsampling alike. What an earlier, stronger compression took out of the picture stays out: a class that was
-    saved at quality 30 is still the blurrier and blockier one.
+    saved at quality 60 is still told apart by its sharpness (AUC 0.72 on grainy pictures, 0.80 before), one at 85 hardly
+    (0.56, 0.70 before).
     """
     rng = np.random.default_rng(seed)
     quality = int(rng.integers(QUALITIES[0], QUALITIES[1] + 1))
