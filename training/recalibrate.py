@@ -15,6 +15,7 @@ from detector.batches import decode_file
 from detector.errors import FileProblem, UnmaskError, UsageError
 from training.account import account
 from training.calibrate import TooFewToCalibrate, few_warning, fit_calibration, require_enough
+from training.card import write_card
 from training.checkpoint import BEST
 from training.data import CLASSES, find_photos, fingerprint, unreadable_warning
 from training.evaluation import Judged, from_checkpoint, scores_of
@@ -39,7 +40,8 @@ def recalibrate(
 
     Photos whose content the run was fitted, tuned or is reported on are left out, so that `data` may be the run's own folder:
     what is left there are the photos it was calibrated on. `calibration.json`, `calibrator.joblib`, `metrics.json`,
-    `scores.csv` and the report are written; what is reported of the validation photos is computed from their raw scores.
+    `scores.csv`, the report and the model card are written; what is reported of the validation photos is computed from their
+    raw scores.
     Raises `FileProblem` when `run` is none or `scores.csv` is missing, `TooFewToCalibrate`, and what `find_photos` raises.
     """
     table, metrics = ScoreTable.load(run), _read(run / "metrics.json")
@@ -86,6 +88,7 @@ def recalibrate(
     (run / "metrics.json").write_text(json.dumps(metrics, indent=1, ensure_ascii=False), encoding="utf-8")
     calibrated = calibration.curve(validation.raw)
     write_report(run / "report", metrics, validation.labels, validation.raw, calibrated, shown)
+    write_card(run, metrics)
     return metrics
 
 

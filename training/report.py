@@ -152,6 +152,8 @@ def _shown(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{_words(k)} {_shown(v)}" for k, v in value.items())
     if isinstance(value, (list, tuple)):
+        if not value:
+            return "none"
         rest = f" and {len(value) - 5} more" if len(value) > 5 else ""
         return ", ".join(_shown(v) for v in value[:5]) + rest
     return str(value)

@@ -41,7 +41,7 @@ def _same_weights(a: Path, b: Path, name: str = "best_model.pth") -> bool:
 def test_a_run_folder_holds_what_the_next_stages_read(tiny_run: Path) -> None:
     models = {"best_model.pth", "final_model.pth", "last.pth"}
     assert {p.name for p in tiny_run.iterdir()} == models | {
-        *("calibrator.joblib", "calibration.json", "metrics.json", "scores.csv", "report", "cache"),
+        *("calibrator.joblib", "calibration.json", "metrics.json", "scores.csv", "report", "cache", "MODEL_CARD.md"),
     }
     for name in ("best_model.pth", "final_model.pth"):
         checkpoint = load_checkpoint(tiny_run / name)
@@ -137,7 +137,7 @@ def test_a_folder_in_use_is_refused_and_overwrite_replaces_only_the_run(
 ) -> None:
     out = shutil.copytree(tiny_run, tmp_path / "run")
     (out / "my notes.txt").write_text("keep me")
-    arguments = ["--data", tiny_set, "--out", out, "--epochs", 1, "--no-calibrate", *TINY]
+    arguments = ["--data", tiny_set, "--out", out, "--epochs", 1, *TINY, "--no-calibrate"]
     assert fit(*arguments) == 2
     said = capsys.readouterr().err
     assert "--resume" in said
