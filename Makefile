@@ -16,7 +16,7 @@ help: ## list the targets
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 10) <= v < (3, 13) else f"Python 3.10 to 3.12 is needed, this is {v.major}.{v.minor}; name one with PYTHON=…")'
 	$(PYTHON) -m venv .venv
 	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.lock
-	.venv/bin/uv pip sync --python $(PY) --require-hashes requirements/dev.lock requirements/uv.lock
+	.venv/bin/uv pip sync --python $(PY) --compile-bytecode --require-hashes requirements/dev.lock requirements/uv.lock
 	$(PY) -m serve setup
 	@touch $@
 

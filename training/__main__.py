@@ -216,8 +216,8 @@ def _add_push(commands: Any) -> None:
     parser = commands.add_parser(
         "push",
         help="push a finished run to the Hugging Face hub",
-        description="Push weights, calibration, metrics and the model card of a run as a repository of the Hugging Face hub, in "
-        "one commit; the token is HF_TOKEN's or that of `hf auth login`.",
+        description="Push weights, calibration, metrics and the model card of a run to a repository of the Hugging Face hub, "
+        "in one commit; the token is HF_TOKEN's or that of `hf auth login`.",
         allow_abbrev=False,
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="folder that fit wrote")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detector.errors import UnmaskError
@@ -24,11 +25,12 @@ class HubUnreachable(UnmaskError):
     status = 503
 
 
-def backbone(name: str, *, pretrained: bool = False) -> tuple[nn.Module, int]:
+def backbone(name: str, *, multiscale: bool = False, pretrained: bool = False) -> tuple[nn.Module, int]:
     """A module from float32[N, 3, H, W] to a feature map float32[N, C, h, w], and C.
 
-    name: a timm model, or a torchvision one (`torchvision/NAME` says so where both have it). pretrained: with the hub's
-    ImageNet weights, else random ones.
+    name: a timm model, or a torchvision one (`torchvision/NAME` says so where both have it). multiscale: the map holds the
+    channels of every resolution that the network goes through, not of the last alone. pretrained: with the hub's ImageNet
+    weights, else random ones.
     Raises `UnknownModel` when there is no such network, `HubUnreachable` when its weights can't be fetched.
     """
     import timm
@@ -37,10 +39,12 @@ def backbone(name: str, *, pretrained: bool = False) -> tuple[nn.Module, int]:
     plain = name.removeprefix("torchvision/")
     try:
         if plain == name and timm.is_model(name):
-            features: nn.Module = _TimmFeatures(timm.create_model(name, pretrained=pretrained, num_classes=0, global_pool=""))
+            shape = {"features_only": True} if multiscale else {"num_classes": 0, "global_pool": ""}
+            features: nn.Module = _TimmFeatures(timm.create_model(name, pretrained=pretrained, **shape))
         elif plain in torchvision.models.list_models(module=torchvision.models):
             model = torchvision.models.get_model(plain, weights="DEFAULT" if pretrained else None)
             features = _torchvision_features(model, plain)
+            features = _EachResolution(features) if multiscale else features
         else:
             raise UnknownModel(
                 f"model {name!r} is neither in timm nor in torchvision; `timm.list_models()` and "
@@ -59,14 +63,40 @@ def backbone(name: str, *, pretrained: bool = False) -> tuple[nn.Module, int]:
 
 
 class _TimmFeatures(nn.Module):
-    """A timm model up to its feature map."""
+    """A timm model up to its feature map, or to the last map of each resolution where it gives these."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.model(x)
+        maps = self.model(x)
+        return maps if isinstance(maps, Tensor) else _stacked(maps)
+
+
+class _EachResolution(nn.Sequential):
+    """A torchvision model's layers in turn, and the last map of each resolution from there."""
+
+    def __init__(self, layers: nn.Module) -> None:
+        if not isinstance(layers, nn.Sequential):
+            raise UnknownModel("--multiscale needs a torchvision model whose features are a plain sequence; timm's all work")
+        super().__init__(OrderedDict(layers.named_children()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps: list[Tensor] = []
+        for layer in self:
+            x = layer(x)
+            if maps and maps[-1].shape[2] == x.shape[2]:
+                maps.pop()
+            maps.append(x)
+        return _stacked(maps)
+
+
+def _stacked(maps: list[Tensor]) -> Tensor:
+    """Maps of falling resolution as one of the last's size, their channels one after the other; finer ones are averaged."""
+    height, width = maps[-1].shape[2:]
+    pooled = [F.avg_pool2d(m, (m.shape[2] // height, m.shape[3] // width))[:, :, :height, :width] for m in maps]
+    return torch.cat(pooled, dim=1)
 
 
 def _torchvision_features(model: nn.Module, name: str) -> nn.Module:

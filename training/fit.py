@@ -14,26 +14,46 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from detector.errors import UsageError
+from training.account import account
+from training.audit import Audit, audit_photos
 from training.cache import PhotoCache, open_cache
-from training.calibrate import fit_isotonic, save_calibration
+from training.calibrate import Calibration, few_warning, fit_calibration, require_enough
+from training.card import CARD, write_card
 from training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from training.data import Photo, counts, divide, find_photos, fingerprint, unreadable_warning
+from training.data import REAL, Photo, counts, divide, find_photos, fingerprint, unreadable_warning
 from training.device import make_accelerator
+from training.duplicates import group_numbers
+from training.ensemble import as_members, average, read_members, require_unseen
+from training.facts import read_facts
 from training.faults import faults_in, make_fault
-from training.loader import CachedPhotos, default_workers, make_loader
-from training.loop import Trainer, sigmoid
-from training.metrics import evaluate, score_histogram
+from training.loader import CachedPhotos, default_workers, make_loader, normalise
+from training.loop import Judge, State, Trainer, sigmoid
+from training.mistakes import Mistake, illustrate, worst
 from training.models import ModelConfig
 from training.networks import DetectorNet
 from training.options import FitOptions
+from training.pseudo_fakes import NOTE, joined, paired
 from training.report import write_report
+from training.scores import ScoreTable
 from training.weights import initial_model
 
 LAST = "last.pth"
-WRITTEN = ("best_model.pth", "final_model.pth", LAST, "calibrator.joblib", "calibration.json", "metrics.json", "report")
+WRITTEN = (
+    "best_model.pth",
+    "final_model.pth",
+    LAST,
+    "calibrator.joblib",
+    "calibration.json",
+    "metrics.json",
+    "scores.csv",
+    "report",
+    CARD,
+    "tensorboard",
+)
 LIBRARIES = ("torch", "torchvision", "timm", "accelerate", "scikit-learn", "numpy", "pillow")
 SPLIT_NOTE = (
     "The training photos are divided into three parts that share no photo. The network is fitted on the first. "
@@ -44,34 +64,49 @@ SPLIT_NOTE = (
 
 
 def fit(options: FitOptions) -> dict[str, Any]:
-    """Train, calibrate, evaluate and write the run folder; returns what `metrics.json` holds.
+    """Train, calibrate, evaluate and write the run folder; returns what `metrics.json` holds. An ensemble is not trained.
 
     Raises `UsageError` or another `UnmaskError` for whatever the caller can mend.
     """
+    members = read_members(options) if options.members else []
+    if members:
+        options = as_members(options, members)
     accelerator = make_accelerator(options)
     main = accelerator.is_main_process
     if main:
         _claim(options)
-    photos = find_photos(options.data)
+    photos = find_photos(options.data, fakes_needed=options.pseudo_fakes == "none")
     checkpoint = load_checkpoint(options.out / LAST) if options.resume and (options.out / LAST).is_file() else None
-    config = ModelConfig(options.model, options.hidden, options.dropout, options.head_norm)
+    config = ModelConfig(options.model, options.hidden, options.dropout, options.head_norm, options.multiscale)
     torch.manual_seed(options.seed)
     with accelerator.main_process_first():  # which downloads and decodes; the others then find it done
-        model = (
-            checkpoint.build()
-            if checkpoint
-            else initial_model(config, options.image_spec, weights=options.weights, pretrained=options.pretrained)
-        )
-        content = fingerprint(photos, progress=main)
+        if members:
+            config, model = average(members)
+        elif checkpoint:
+            model = checkpoint.build()
+        else:
+            model = initial_model(config, options.image_spec, weights=options.weights, pretrained=options.pretrained)
+        kept_in = options.cache_dir or options.out / "cache"
+        facts = read_facts(photos, kept_in, progress=main)
+        content = fingerprint(photos, [fact.sha256 for fact in facts])
+        if members:
+            require_unseen(members, content)
         if checkpoint:
             _require_same(checkpoint, options, content)
-        cache = open_cache(photos, content, options.image_spec, options.cache_dir or options.out / "cache", progress=main)
+        found = audit_photos(photos, facts, options.group_by)
+        found.require_no_leak()
+        cache = open_cache(photos, content, options.image_spec, kept_in, equalise=options.equalise, progress=main)
     if main and cache.unreadable:
         print(unreadable_warning(cache.unreadable, len(photos)), file=sys.stderr)
-    run = _Run(accelerator, options, config, photos, cache, content)
+    if main and (warning := found.warning()):
+        print(warning, file=sys.stderr)
+    run = _Run(accelerator, options, config, photos, [fact.sha256 for fact in facts], cache, content, found)
     if main and not checkpoint:
         _clear(options.out)
-    return run.finish(run.train(model, checkpoint))
+    if members:
+        return run.finish(Judge(accelerator, config, options.image_spec), State(best_weights=model.state_dict()))
+    trainer = run.train(model, checkpoint)
+    return run.finish(trainer.judge, trainer.state, trainer.weights())
 
 
 class _Run:
@@ -83,28 +118,59 @@ class _Run:
         options: FitOptions,
         config: ModelConfig,
         photos: list[Photo],
+        hashes: list[str],
         cache: PhotoCache,
         fingerprint: str,
+        audit: Audit,
     ) -> None:
         self.accelerator = accelerator
         self.options = options
         self.cache = cache
         self.fingerprint = fingerprint
         self.config = config
+        self.audit = audit
         self.labels = np.array([photo.label for photo in photos], np.int64)
+        pseudo = options.pseudo_fakes != "none"
+        self.only_real = pseudo and bool((self.labels == REAL).all())
         self.parts = divide(
             photos,
             np.array([photo.name not in cache.unreadable for photo in photos]),
             tune=options.tune_fraction,
-            calibrate=options.calibrate_fraction if options.calibration != "none" else 0,
+            calibrate=options.calibrate_fraction if options.calibration != "none" or options.target_fpr else 0,
             seed=options.split_seed,
+            groups=group_numbers(len(photos), audit.matches, audit.groups),
+            fakes_needed=not pseudo,
+        )
+        if self.only_real:
+            self.parts = paired(self.parts, len(photos))
+        self.fit_rows = self.parts.fit
+        if pseudo:
+            if not self.only_real:
+                self.fit_rows = joined(self.parts.fit, self.labels, len(photos))
+            self.labels = np.concatenate([self.labels, np.ones_like(self.labels)])  # row n + r: the pseudo-fake of row r
+        held_out = len(self.parts.calibrate)
+        require_enough(options.calibration, held_out)
+        if accelerator.is_main_process and (warning := few_warning(options.calibration, held_out)):
+            print(warning, file=sys.stderr)
+        self.table = self._table(photos, hashes)
+
+    def _table(self, photos: list[Photo], hashes: list[str]) -> ScoreTable:
+        """The rows of the score table, still without scores; hashes: of each photo's file."""
+        part_of = {int(row): part for part, rows in self.parts.items() for row in rows}
+        used, n = sorted(part_of), len(photos)
+        return ScoreTable(
+            tuple(photos[row % n].name + " (pseudo-fake)" * (row >= n) for row in used),
+            self.labels[used],
+            tuple(part_of[row] for row in used),
+            tuple(hashes[row % n] for row in used),
+            np.full(len(used), np.nan, np.float32),
         )
 
     def train(self, model: DetectorNet, checkpoint: Checkpoint | None) -> Trainer:
         """The trainer after its last epoch, gone on from `checkpoint` where there is one."""
         parts = self.parts
-        fault = make_fault(self.options, self.labels, parts.fit)
-        fit, tune = self._loader(parts.fit, training=True, labels=fault.labels()), self._loader(parts.tune)
+        fault = make_fault(self.options, self.labels, np.unique(self.fit_rows))
+        fit, tune = self._loader(self.fit_rows, training=True, labels=fault.labels()), self._loader(parts.tune)
         trainer = Trainer(self.accelerator, model, self.config, fit, tune, self.labels[parts.tune], self.options, fault)
         if checkpoint:
             trainer.restore(checkpoint.weights, checkpoint.resume)
@@ -123,12 +189,18 @@ class _Run:
         workers = self.options.workers
         batch = min(self.options.batch_size, len(rows)) // processes * processes if training else 2 * self.options.batch_size
         return make_loader(
-            CachedPhotos(self.cache.path, self.labels if labels is None else labels),
+            self._photos(labels, training=training),
             rows,
             batch_size=batch,
             seed=self.options.seed if training else None,
             workers=(default_workers(processes, on_cpu) if workers is None else workers) if training else 0,
             pin=self.accelerator.device.type == "cuda",
+        )
+
+    def _photos(self, labels: NDArray[np.int64] | None = None, *, training: bool = False) -> CachedPhotos:
+        blended = self.only_real or (training and self.options.pseudo_fakes != "none")
+        return CachedPhotos(
+            self.cache.path, self.labels if labels is None else labels, pseudo_fakes=blended, augment=self.options.augment
         )
 
     def _save(self, name: str, weights: dict, metrics: dict[str, Any], resume: dict[str, Any] | None = None) -> None:
@@ -146,46 +218,68 @@ class _Run:
                 ),
             )
 
-    def finish(self, trainer: Trainer) -> dict[str, Any]:
+    def finish(self, judge: Judge, state: State, final: dict[str, Tensor] | None = None) -> dict[str, Any]:
         """Calibrate and evaluate the best epoch, and write everything that a run folder holds."""
-        state, parts, out = trainer.state, self.parts, self.options.out
-        trainer.judge.load(state.best_weights)
+        parts, out = self.parts, self.options.out
+        judge.load(state.best_weights)
         raw = {
-            name: sigmoid(trainer.judge.logits(self.accelerator.prepare(self._loader(rows)))) if len(rows) else None
+            name: sigmoid(judge.logits(self.accelerator.prepare(self._loader(rows)))) if len(rows) else None
             for name, rows in (("calibrate", parts.calibrate), ("validation", parts.validation))
         }
-        final = trainer.weights()
         metrics: dict[str, Any] = {}
         if self.accelerator.is_main_process:
-            held_out, validation = raw["calibrate"], raw["validation"]
-            assert validation is not None
-            isotonic = None if held_out is None else fit_isotonic(held_out, self.labels[parts.calibrate])
-            curve = save_calibration(out, isotonic, len(parts.calibrate))
-            calibrated, labels = curve(validation), self.labels[parts.validation]
-            metrics = self._metrics(trainer, evaluate(labels, validation, calibrated, seed=self.options.seed))
-            metrics["reference_scores"] = score_histogram(calibrated)
+            for name, scores in raw.items():
+                if scores is not None:
+                    rows = np.array([i for i, part in enumerate(self.table.parts) if part == name])
+                    self.table = self.table.with_raw(rows, scores)
+            held_out, validation = self.table.of("calibrate"), self.table.of("validation")
+            calibration = fit_calibration(self.options.calibration, held_out.raw, held_out.labels)
+            calibration.save(out)
+            self.table.save(out, calibration.curve)
+            reported = account(validation, calibration, held_out, target_fpr=self.options.target_fpr, seed=self.options.seed)
+            metrics = self._metrics(judge, state, reported)
+            mistakes = self._mistakes(judge, validation, calibration, metrics["threshold"])
+            metrics["mistakes"] = [mistake.to_dict() for mistake in mistakes]
             self._save("best_model.pth", state.best_weights, {**state.best, "validation": metrics["validation"]})
-            self._save("final_model.pth", final, state.history[-1])
+            if final is not None:
+                self._save("final_model.pth", final, state.history[-1])
             (out / "metrics.json").write_text(json.dumps(metrics, indent=1, ensure_ascii=False), encoding="utf-8")
-            write_report(out / "report", metrics, labels, validation, calibrated)
+            write_report(
+                out / "report", metrics, validation.labels, validation.raw, calibration.curve(validation.raw), mistakes
+            )
+            write_card(out, metrics)
         self.accelerator.wait_for_everyone()
         return metrics
 
-    def _metrics(self, trainer: Trainer, validation: dict[str, Any]) -> dict[str, Any]:
-        state = trainer.state
+    def _mistakes(self, judge: Judge, photos: ScoreTable, fitted: Calibration, threshold: float) -> list[Mistake]:
+        """The worst mistakes on the validation photos, which are the rows of that part in order."""
+        calibrated = fitted.curve(photos.raw)
+        rows = worst(photos.labels, photos.raw, calibrated, threshold)
+        shown = self._photos()
+        pixels = np.array([shown.pixels(int(row)) for row in self.parts.validation[rows]])
+
+        def heatmaps(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+            with torch.inference_mode():
+                x = torch.from_numpy(images).permute(0, 3, 1, 2).to(self.accelerator.device)
+                return judge.model.logit_and_map(normalise(x, self.options.image_spec))[1].float().cpu().numpy()
+
+        return illustrate(rows, photos.names, photos.labels, photos.raw, calibrated, pixels, heatmaps)
+
+    def _metrics(self, judge: Judge, state: State, reported: dict[str, Any]) -> dict[str, Any]:
+        trained = {"best_epoch": state.best["epoch"], "history": state.history} if state.history else {}
+        rates = [epoch["images_per_second"] for epoch in state.speed]
         return {
-            "validation": validation,
-            "best_epoch": state.best["epoch"],
-            "history": state.history,
+            **reported,
+            **trained,
             "counts": counts(self.parts, self.labels),
             "unreadable": self.cache.unreadable,
+            "audit": self.audit.summary(),
             "split": SPLIT_NOTE,
-            "calibration": {"method": self.options.calibration, "n": len(self.parts.calibrate)},
-            "threshold": validation["threshold"],
+            **({"pseudo_fakes": NOTE["alone" if self.only_real else "added"]} if self.options.pseudo_fakes != "none" else {}),
             "faults": {**faults, **state.applied} if (faults := faults_in(self.options.recorded())) else None,
             "fingerprint": self.fingerprint,
             "arguments": self.options.recorded(),
-            "parameters": sum(p.numel() for p in trainer.judge.model.parameters()),
+            "parameters": sum(p.numel() for p in judge.model.parameters()),
             "libraries": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
             "speed": {
                 "device": str(self.accelerator.device),
@@ -193,7 +287,7 @@ class _Run:
                 "processes": self.accelerator.num_processes,
                 "threads": torch.get_num_threads(),
                 "epochs": state.speed,
-                "images_per_second": float(np.median([e["images_per_second"] for e in state.speed])),
+                **({"images_per_second": float(np.median(rates))} if rates else {}),
             },
         }
 

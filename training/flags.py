@@ -6,7 +6,16 @@ import argparse
 from pathlib import Path
 
 from detector.spec import INTERPOLATIONS, RESIZE_RULES
-from training.options import AMP_CHOICES, CALIBRATIONS, DEVICES, FAULTY_MODES, PSEUDO_FAKES, SCHEDULES, FitOptions
+from training.options import (
+    AMP_CHOICES,
+    AUGMENTATIONS,
+    CALIBRATIONS,
+    DEVICES,
+    FAULTY_MODES,
+    PSEUDO_FAKES,
+    SCHEDULES,
+    FitOptions,
+)
 from training.presets import preset
 
 DEFAULT = FitOptions(Path())
@@ -61,6 +70,11 @@ def _model(group: argparse._ArgumentGroup) -> None:
     add("--hidden", type=_widths, metavar="N,N", help="widths of the head's hidden layers, `none` for a single linear layer")
     add("--dropout", type=float, help="dropout probability in the head")
     add("--head-norm", action=argparse.BooleanOptionalAction, default=None, help="batch norm after each hidden layer")
+    add(
+        "--multiscale",
+        action="store_true",
+        help="show the head the backbone's features at every resolution, not the last alone: for cues finer than the last",
+    )
     source = group.add_mutually_exclusive_group()
     source.add_argument(
         "--weights",
@@ -89,6 +103,14 @@ def _photos(group: argparse._ArgumentGroup) -> None:
         default=DEFAULT.pseudo_fakes,
         help="make fakes from real photos: sbi is self-blended images (%(default)s)",
     )
+    add(
+        "--augment",
+        choices=AUGMENTATIONS,
+        default=DEFAULT.augment,
+        help="standard flips, turns, shifts and recolours; crop flips and cuts out seven eighths, every pixel's value as it "
+        "was, for cues that turning and recolouring hide (%(default)s)",
+    )
+    _number(group, "--mixup", kind=float, text="alpha of mixup, which blends pairs of photos; 0.2 to 0.4 suits small sets")
     _number(
         group, "--tune-fraction", kind=float, text="part of the training photos that choose the epoch and the learning rate"
     )

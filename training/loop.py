@@ -24,6 +24,7 @@ from detector.spec import ImageSpec
 from training.faults import Fault
 from training.loader import normalise
 from training.metrics import roc_auc
+from training.mixup import mixed
 from training.models import ModelConfig, build_model
 from training.networks import DetectorNet
 from training.options import FitOptions
@@ -144,8 +145,11 @@ class Trainer:
         waited, asked = 0.0, time.perf_counter()
         for step, (images, labels, _) in enumerate(self.fit):
             waited += time.perf_counter() - asked
-            logits = self.model(normalise(self.fault.inputs(images), self.spec)).float()
-            loss = self.fault.loss(logits, labels)
+            x, wanted = normalise(self.fault.inputs(images), self.spec), labels
+            if self.options.mixup:
+                x, wanted = mixed(x, labels, self.options.mixup)
+            logits = self.model(x).float()
+            loss = self.fault.loss(logits, wanted)
             self.accelerator.backward(loss)
             self.accelerator.clip_grad_norm_(self.model.parameters(), self.options.clip)
             if not self.fault.skips(number, step, len(self.fit)):

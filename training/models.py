@@ -23,13 +23,15 @@ class ModelConfig:
 
     name: a timm model, a torchvision one (`torchvision/NAME` says so where both have it), `dual_stream` or `ensemble`.
     hidden: width of each hidden layer of the head. dropout: probability before each of its linear layers. head_norm: whether
-    batch norm follows each hidden layer. members: the networks that an ensemble averages; it has no head of its own.
+    batch norm follows each hidden layer. multiscale: whether the head sees every resolution's features. members: the
+    networks that an ensemble averages; it has no head of its own.
     """
 
     name: str = "efficientnet_b0"
     hidden: tuple[int, ...] = (256,)
     dropout: float = 0.2
     head_norm: bool = False
+    multiscale: bool = False
     members: tuple[ModelConfig, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -55,8 +57,8 @@ def build_model(config: ModelConfig, spec: ImageSpec = DEFAULT_SPEC, *, pretrain
         return EnsembleNet([build_model(member, spec) for member in config.members])
     shape = config.hidden, config.dropout, config.head_norm
     if config.name == DUAL_STREAM:
-        visual, channels = backbone(VISUAL, pretrained=pretrained)
+        visual, channels = backbone(VISUAL, multiscale=config.multiscale, pretrained=pretrained)
         forensic = ForensicStream(spec)
         return DualStreamNet(TwoStreams(visual, forensic), GatedHead(channels, forensic.channels, *shape))
-    features, channels = backbone(config.name, pretrained=pretrained)
+    features, channels = backbone(config.name, multiscale=config.multiscale, pretrained=pretrained)
     return PooledNet(features, MlpHead(channels, *shape))

@@ -14,6 +14,7 @@ AMP_CHOICES = ("no", "auto", "fp16", "bf16")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 SCHEDULES = ("plateau", "cosine")
 CALIBRATIONS = ("isotonic", "platt", "temperature", "beta", "none")
+AUGMENTATIONS = ("standard", "crop")
 PSEUDO_FAKES = ("none", "sbi")
 HUB = "hf://"  # weights from a repository of the Hugging Face hub: hf://org/repo
 FAULTY_MODES = ("label_noise", "input_noise", "shuffle_labels", "wrong_loss", "random_weight_reset")
@@ -23,6 +24,9 @@ OF_TRAINING = (
         "hidden",
         "dropout",
         "head_norm",
+        "multiscale",
+        "augment",
+        "mixup",
         "weights",
         "pretrained",
         "epochs",
@@ -49,6 +53,7 @@ class FitOptions:
     hidden: tuple[int, ...] = (256,)
     dropout: float = 0.2
     head_norm: bool = False
+    multiscale: bool = False
     weights: str | None = None
     pretrained: bool = True
     size: int = 128
@@ -56,6 +61,8 @@ class FitOptions:
     interpolation: str = "bilinear"
     equalise: bool = False
     pseudo_fakes: str = "none"
+    augment: str = "standard"
+    mixup: float = 0.0
     epochs: int = 20
     batch_size: int = 32
     lr: float = 1e-3
@@ -100,6 +107,7 @@ class FitOptions:
             ("size", 16 <= self.size <= 2048, "from 16 to 2048"),
             ("hidden", all(width >= 1 for width in self.hidden), "widths of 1 or more, such as 512,128"),
             ("dropout", 0 <= self.dropout < 1, "from 0 to below 1"),
+            ("mixup", 0 <= self.mixup <= 4, "from 0 to 4"),
             ("epochs", self.epochs >= 1, "1 or more"),
             ("batch_size", self.batch_size >= 2, "2 or more"),
             ("lr", 0 < self.lr < 10, "above 0 and below 10"),

@@ -53,7 +53,7 @@ def test_evaluation_sees_photos_in_order_and_as_they_are(photos: CachedPhotos) -
 
 def test_a_variation_depends_on_its_seed_and_leaves_the_callers_random_state_alone() -> None:
     image = torch.randint(0, 256, (3, 40, 40), dtype=torch.uint8)
-    transform = augmentation(40)
+    transform = augmentation("standard", 40)
     torch.manual_seed(0)
     expected = torch.rand(4)
     torch.manual_seed(0)
@@ -66,7 +66,7 @@ def test_a_variation_depends_on_its_seed_and_leaves_the_callers_random_state_alo
 
 def test_turning_brings_in_no_black_corners() -> None:
     grey = torch.full((3, 50, 50), 200, dtype=torch.uint8)
-    darkest = min(int(augmented(augmentation(50), grey, seed).min()) for seed in range(40))
+    darkest = min(int(augmented(augmentation("standard", 50), grey, seed).min()) for seed in range(40))
     assert darkest >= 120  # brightness and contrast alone reach 0.8 x 0.8 of 200
 
 
@@ -75,3 +75,16 @@ def test_normalising_is_what_the_spec_says() -> None:
     pixels = torch.tensor([0, 128, 255], dtype=torch.uint8).view(1, 3, 1, 1).expand(2, 3, 16, 16)
     out = normalise(pixels, spec)[0, :, 0, 0].tolist()
     assert out == pytest.approx([(0 - 0.5) / 0.5, (128 / 255 - 0.4) / 0.25, (1 - 0.3) / 0.1])
+
+
+def test_the_crop_augmentation_shows_pixels_as_they_are_from_many_places_and_both_ways_round() -> None:
+    image = torch.arange(3 * 32 * 32).reshape(3, 32, 32).remainder(251).to(torch.uint8)
+    windows = {
+        tuple(side[:, y : y + 28, x : x + 28].flatten().tolist())
+        for side in (image, image.flip(2))
+        for y in range(5)
+        for x in range(5)
+    }
+    seen = {tuple(augmented(augmentation("crop", 32), image, seed).flatten().tolist()) for seed in range(60)}
+    assert seen <= windows
+    assert len(seen) > 20

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.ndimage import uniform_filter
 from sklearn.metrics import roc_auc_score
 
-from tests.training.conftest import TINY, draw, fit
+from tests.training.conftest import TINY, fit
 from training.data import Parts
 from training.loader import CachedPhotos, EpochSampler, make_loader
 from training.pseudo_fakes import genuine, joined, paired, pseudo_fake, self_blend
@@ -103,24 +104,29 @@ def test_held_out_pseudo_fakes_of_plain_photos_show_their_blend(tmp_path: Path) 
     assert roc_auc_score(labels, unevenness) > 0.85
 
 
-def test_a_folder_of_real_photos_alone_is_trained_on_with_a_pseudo_fake_of_each(
+def test_a_folder_of_real_photos_alone_trains_a_detector_of_pseudo_fakes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    draw(tmp_path / "data" / "Train" / "Real", 200, grain=12, seed=1)
-    draw(tmp_path / "data" / "Validation" / "Real", 60, grain=12, seed=2)
-    arguments = ["--data", tmp_path / "data", "--epochs", 2, *TINY, *PLATT]
+    rng = np.random.default_rng(0)
+    for part, count in (("Train", 300), ("Validation", 60)):  # plain photos, so that a small network sees it in ten epochs
+        (tmp_path / "data" / part / "Real").mkdir(parents=True)
+        for i in range(count):
+            grey = rng.normal(128, 2, (48, 48, 3)).astype(np.uint8)
+            Image.fromarray(grey).save(tmp_path / "data" / part / "Real" / f"{i:03d}.png")
+    arguments = ["--data", tmp_path / "data", *TINY, *PLATT, "--size", 48, "--dropout", 0]
     assert fit(*arguments, "--out", tmp_path / "refused") == 2
     assert "expected DIR/{Train,Validation}/{Real,Fake}" in capsys.readouterr().err
-    assert fit(*arguments, "--out", tmp_path / "run", "--pseudo-fakes", "sbi") == 0
+    assert fit(*arguments, "--out", tmp_path / "run", "--epochs", 10, "--pseudo-fakes", "sbi") == 0
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["counts"]["validation"] == {"real": 60, "fake": 60}
-    assert metrics["counts"]["fit"] == {"real": 160, "fake": 160}
+    assert metrics["counts"]["fit"] == {"real": 240, "fake": 240}
     scored = (tmp_path / "run" / "scores.csv").read_text().splitlines()
     assert any(line.startswith("Validation/Real/000.jpg (pseudo-fake),fake,validation,") for line in scored)
+    assert metrics["validation"]["auc"]["value"] > 0.75
     assert "pseudo-fake" in metrics["pseudo_fakes"]
-    assert fit(*arguments, "--out", tmp_path / "again", "--pseudo-fakes", "sbi") == 0
+    assert fit(*arguments, "--out", tmp_path / "again", "--epochs", 2, "--pseudo-fakes", "sbi") == 0
     again = json.loads((tmp_path / "again" / "metrics.json").read_text())
-    assert (again["history"], again["validation"]) == (metrics["history"], metrics["validation"])
+    assert again["history"] == metrics["history"][:2]
 
 
 def test_beside_true_fakes_pseudo_fakes_are_fitted_on_and_nowhere_else(tiny_set: Path, tmp_path: Path) -> None:
