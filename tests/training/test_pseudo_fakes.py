@@ -121,7 +121,7 @@ def test_a_folder_of_real_photos_alone_trains_a_detector_of_pseudo_fakes(
     assert metrics["counts"]["validation"] == {"real": 60, "fake": 60}
     assert metrics["counts"]["fit"] == {"real": 240, "fake": 240}
     scored = (tmp_path / "run" / "scores.csv").read_text().splitlines()
-    assert any(line.startswith("Validation/Real/000.jpg (pseudo-fake),fake,validation,") for line in scored)
+    assert any(line.startswith("Validation/Real/000.png (pseudo-fake),fake,validation,") for line in scored)
     assert metrics["validation"]["auc"]["value"] > 0.75
     assert "pseudo-fake" in metrics["pseudo_fakes"]
     assert fit(*arguments, "--out", tmp_path / "again", "--epochs", 2, "--pseudo-fakes", "sbi") == 0
