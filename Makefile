@@ -3,6 +3,7 @@ PYTHON    ?= python3
 DATA      ?= demo/data
 RUN       ?= run
 ARTIFACTS ?= artifacts
+PHOTOS    ?= ../shared
 PY        := .venv/bin/python
 COMPILE   := .venv/bin/uv pip compile -q pyproject.toml --universal --python-version 3.10 --generate-hashes \
              --no-emit-index-url --no-header --no-annotate
@@ -46,6 +47,11 @@ lint: setup ## ruff, mypy and the import walls
 bench: setup ## roofline, then load on a real server, with an HTML report
 	$(PY) -m benchmarks roofline --artifacts $(ARTIFACTS)
 	$(PY) -m benchmarks run --artifacts $(ARTIFACTS) --protocol both --out reports/benchmark
+
+.PHONY: results
+results: setup ## train every architecture on two sets of photos and write docs/results.md (an hour or two on a CPU)
+	$(PY) -m benchmarks results --faces $(PHOTOS)/data/faces --composites $(PHOTOS)/data/composites \
+	  --weights $(PHOTOS)/weights/squeezenet1_1_imagenet_features.safetensors
 
 .PHONY: image-test
 image-test: ## build the image with buildah, run it, score a photo in it

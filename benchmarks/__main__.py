@@ -1,4 +1,5 @@
-"""Commands: `run` loads a server and reports on it, `roofline` does the same work without one, `training` times training."""
+"""Commands: `run` loads a server and reports on it, `roofline` does the same work in one process without one, `training` times
+training beside timm's recipe, `results` trains every architecture and compares them."""
 
 from __future__ import annotations
 
@@ -91,6 +92,16 @@ def _training(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _results(arguments: argparse.Namespace) -> int:
+    from benchmarks.results import Photos, page, train_all
+
+    sets = [Photos("faces", arguments.faces, 256), Photos("composites", arguments.composites, 160)]
+    measured = train_all(sets, arguments.weights, arguments.runs, arguments.jobs)
+    arguments.out.write_text(page(measured, arguments.jobs), encoding="utf-8")
+    print(f"results: {arguments.out}")
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -135,6 +146,17 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--workers", type=int, default=4, metavar="N", help="timm's loaders (default: its own, %(default)s)")
     train.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     train.add_argument("--bf16", action="store_true", help="bfloat16 autocast on both sides")
+
+    results = commands.add_parser("results", help="train every architecture on two sets and write docs/results.md")
+    results.set_defaults(call=_results)
+    results.add_argument(
+        "--faces", type=Path, required=True, metavar="DIR", help="256 px portraits, photographed or generated"
+    )
+    results.add_argument("--composites", type=Path, required=True, metavar="DIR", help="160 px portraits, some composited")
+    results.add_argument("--weights", type=Path, required=True, metavar="FILE", help="squeezenet1_1's ImageNet features")
+    results.add_argument("--runs", type=Path, default=Path("reports/results"), metavar="DIR", help="(default: %(default)s)")
+    results.add_argument("--jobs", type=_count, default=available_cpus(), metavar="N", help="runs at a time (default: CPUs)")
+    results.add_argument("--out", type=Path, default=Path("docs/results.md"), metavar="FILE", help="(default: %(default)s)")
     return parser
 
 

@@ -20,6 +20,7 @@ ECE_BINS = 15
 GRID = 512  # points at which residuals are smoothed
 LOW_FPR = (0.01, 0.001)
 HISTOGRAM_BINS = 20
+DISTANCES = ("ece", "smooth_ece")
 CHUNK = 4_000_000  # elements of a counts matrix worked on at once: 32 MB
 
 
@@ -194,15 +195,20 @@ def resample_counts(labels: NDArray[np.int64], n: int, rng: np.random.Generator)
 def with_intervals(
     compute: Callable[[Floats], dict[str, Floats]], labels: NDArray[np.int64], *, seed: int, resamples: int = RESAMPLES
 ) -> dict[str, dict[str, float]]:
-    """Value and 95 % percentile interval of each metric that `compute` gives for weights [B, n]."""
+    """Value and 95 % percentile interval of each metric that `compute` gives for weights [B, n].
+
+    Calibration errors are distances from zero, which the resampling's own noise makes larger: their intervals are moved back
+    by as much as the median resample lies above the value, so that the value is inside.
+    """
     point = compute(np.ones((1, len(labels))))
     rng = np.random.default_rng(seed)
     rows = max(1, CHUNK // len(labels))
     drawn = [compute(resample_counts(labels, min(rows, resamples - i), rng)) for i in range(0, resamples, rows)]
     result = {}
     for name, value in point.items():
-        low, high = np.percentile(np.concatenate([d[name] for d in drawn]), [2.5, 97.5])
-        result[name] = {"value": float(value[0]), "low": float(low), "high": float(high)}
+        low, median, high = np.percentile(np.concatenate([d[name] for d in drawn]), [2.5, 50, 97.5])
+        moved = median - value[0] if name.removesuffix("_raw") in DISTANCES else 0
+        result[name] = {"value": float(value[0]), "low": float(max(low - moved, 0)), "high": float(high - moved)}
     return result
 
 

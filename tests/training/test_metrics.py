@@ -175,3 +175,12 @@ def test_the_score_histogram_counts_every_photo_once() -> None:
     assert histogram["counts"][1] == 1
     assert histogram["counts"][-1] == 1
     assert sum(histogram["counts"]) == 5
+
+
+def test_the_interval_of_a_calibration_error_holds_its_value() -> None:
+    rng = np.random.default_rng(0)
+    p = rng.uniform(size=60)  # few photos, where resampling's own noise would push both ends above the value
+    labels = (rng.uniform(size=60) < p).astype(np.int64)
+    reported = evaluate(labels, p, p)
+    for name in ("ece", "smooth_ece", "ece_raw", "smooth_ece_raw"):
+        assert 0 <= reported[name]["low"] <= reported[name]["value"] <= reported[name]["high"], name
