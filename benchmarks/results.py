@@ -70,7 +70,7 @@ def plan(photos: Photos, weights: Path) -> list[Row]:
     scratch = [Row(name, "random", ("--model", name, *flags)) for name, flags in SCRATCH.items()]
     transfer = (*TRANSFER, "--weights", str(weights), "--size", str(photos.size))
     members = [Row(f"squeezenet1_1, seed {seed}", "ImageNet", (*transfer, "--seed", str(seed))) for seed in SEEDS]
-    ensemble = Row("ensemble of these three", "ImageNet", ("--model", "ensemble"), tuple(row.folder for row in members))
+    ensemble = Row("ensemble of these", "ImageNet", ("--model", "ensemble"), tuple(row.folder for row in members))
     return [*members, *scratch, ensemble]
 
 

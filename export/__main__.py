@@ -47,6 +47,7 @@ def _export(arguments: list[str]) -> int:
     parser.add_argument(
         "--photos", type=Path, metavar="DIR", help="photos for the parity gate (default: the run's, or drawn pictures)"
     )
+    parser.add_argument("--allow-faulty", action="store_true", help="export a run with injected faults all the same")
     options = parser.parse_args(arguments)
     manifest = export_run(
         options.run,
@@ -57,6 +58,7 @@ def _export(arguments: list[str]) -> int:
         threshold=options.threshold,
         opset=options.opset,
         photos=options.photos,
+        allow_faulty=options.allow_faulty,
     )
     print(json.dumps({"out": str(options.out), "files": manifest.files, "parity": manifest.parity}, indent=2))
     return 0

@@ -44,11 +44,13 @@ def export_run(
     threshold: float | None = None,
     opset: int = 18,
     photos: Path | None = None,
+    allow_faulty: bool = False,
 ) -> Manifest:
     """Export `run`'s checkpoint ("best" or "final") into `out` and return the manifest written there.
 
     threshold: calibrated probability from which on a photo is Fake; None takes the run's, or 0.5. photos: folder whose
     photos the parity gate scores; None takes the run's validation photos where they still are, or drawn pictures.
+    allow_faulty: export a run that faults were injected into all the same; its manifest says so.
     What `out` held stays as it was until everything new is proven.
     Raises `ParityError` when the roads disagree, `FileProblem` for what can't be read, `UsageError` for a bad argument.
     """
@@ -62,6 +64,9 @@ def export_run(
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out}: is a file; give a folder")
     source = read_run(run, checkpoint)
+    if source.checkpoint.faults and not allow_faulty:
+        named = ", ".join(f"{key} {value}" for key, value in source.checkpoint.faults.items())
+        raise UsageError(f"{run}: was trained with faults on purpose ({named}); --allow-faulty exports it all the same")
     images, shown = parity_pictures(source, photos)
     plan = Manifest(
         model=ModelIdentity(name, version, source.checkpoint.model_config.name),
@@ -120,6 +125,8 @@ def _build(source: Run, plan: Manifest, images: Pixels, work: Path, opset: int) 
 def training_record(source: Run, checkpoint: str, threshold: float | None) -> dict[str, Any]:
     """What a manifest says of the training; how the threshold was chosen too, unless `threshold` was given in its place."""
     record = {"fingerprint": source.checkpoint.fingerprint, "checkpoint": checkpoint, "arguments": source.arguments}
+    if source.checkpoint.faults:
+        record["faults"] = source.checkpoint.faults
     return record | ({"threshold_choice": source.threshold_choice} if source.threshold_choice and threshold is None else {})
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from detector.calibration import CalibrationCurve
 from detector.errors import FileProblem
 from training.checkpoint import BEST, Checkpoint, load_calibration, load_checkpoint
+from training.options import without_places
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Run:
     @property
     def arguments(self) -> dict[str, Any]:
         """The training command's options, without where its files were: the manifest travels to other machines."""
-        return {name: _without_place(value) for name, value in self.checkpoint.arguments.items()}
+        return without_places(self.checkpoint.arguments)
 
 
 def read_run(folder: Path, which: str = "best") -> Run:
@@ -65,12 +66,6 @@ def read_run(folder: Path, which: str = "best") -> Run:
         metrics.get("threshold"),
         metrics.get("threshold_choice"),
     )
-
-
-def _without_place(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_without_place(v) for v in value]
-    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
 def _read_json(path: Path) -> dict[str, Any]:

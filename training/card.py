@@ -11,6 +11,8 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment
 
+from training.options import without_places
+
 CARD = "MODEL_CARD.md"
 STRENGTHS = ("label_noise_frac", "input_noise_std")  # of faults, which have a banner of their own
 REPORTED = {
@@ -109,17 +111,6 @@ def write_card(directory: Path, metrics: dict[str, Any]) -> Path:
     path = directory / CARD
     path.write_text(text, encoding="utf-8")
     return path
-
-
-def without_places(arguments: dict[str, Any]) -> dict[str, Any]:
-    """A run's recorded options with absolute paths cut to their last part: these travel to other machines."""
-
-    def shared(value: Any) -> Any:
-        if isinstance(value, list):
-            return [shared(v) for v in value]
-        return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
-
-    return {k: shared(v) for k, v in arguments.items()}
 
 
 def _metadata(metrics: dict[str, Any], data: str) -> ModelCardData:

@@ -17,9 +17,9 @@ from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidat
 from safetensors.torch import save_file
 
 from detector.errors import FileProblem, UnmaskError, UsageError
-from training.card import CARD, without_places
+from training.card import CARD
 from training.checkpoint import BEST, load_calibration, load_checkpoint
-from training.options import HUB
+from training.options import HUB, without_places
 
 WEIGHTS = "model.safetensors"  # timm's repositories hold theirs under the same name
 _NAME = re.compile(rf"{HUB}(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")

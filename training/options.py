@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,17 @@ class FitOptions:
         left_out = NOT_PART_OF_THE_RUN + (OF_TRAINING if self.members else ())
         values = {k: v for k, v in asdict(self).items() if k not in left_out}
         return {k: _plain(v) for k, v in values.items()}
+
+
+def without_places(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Recorded options with absolute paths cut to their last part: cards and manifests travel to other machines."""
+    return {name: _without_place(value) for name, value in arguments.items()}
+
+
+def _without_place(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_place(v) for v in value]
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
 def _plain(value: Any) -> Any:

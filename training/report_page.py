@@ -101,7 +101,8 @@ elsewhere.</p>
 </table></div>
 <p class="soft">Precision, recall and F1 are those of the class Fake; FPR is the share of real photos called fake. TPR at an
 FPR is that of the loosest threshold that keeps to it on these very photos. ECE is over 15 bins with equally many photos;
-smooth ECE (Błasiok and Nakkiran 2024) needs no bins. Resampling makes both larger, so their intervals lie a little high.</p>
+smooth ECE (Błasiok and Nakkiran 2024) needs no bins. Resampling adds noise of its own to both, and
+their intervals are moved back by as much.</p>
 {% if v.by_chance %}
 <p class="soft">Were the calibrated probabilities exactly right, so few photos would still show an ECE of about
 {{ '%.3f' % v.by_chance.ece.mean }} (up to {{ '%.3f' % v.by_chance.ece.high }}) and a smooth ECE of about
