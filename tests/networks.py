@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,12 +15,15 @@ SMALL = {
     "linear head": ModelConfig("test_resnet", hidden=()),
     "batch norm": ModelConfig("test_resnet", hidden=(24, 12), head_norm=True),
     "dual_stream": ModelConfig("dual_stream", hidden=(16,)),
+    "every resolution": ModelConfig("torchvision/squeezenet1_1", hidden=(16,), multiscale=True),
+    "every resolution, timm": ModelConfig("test_resnet", hidden=(16,), multiscale=True),
     "dual_stream, batch norm": ModelConfig("dual_stream", hidden=(16, 8), head_norm=True),
 }
 # Of members whose feature maps differ in size.
 SMALL["ensemble"] = ModelConfig(
     "ensemble", (), 0, members=(SMALL["batch norm"], ModelConfig("torchvision/squeezenet1_1", (8,)))
 )
+SMALL["ensemble, mirrored"] = replace(SMALL["ensemble"], mirror=True)
 
 
 def lived_in(config: ModelConfig) -> DetectorNet:

@@ -112,7 +112,8 @@ def require_unseen(members: Sequence[Member], fingerprint: str) -> None:
         )
 
 
-def average(members: Sequence[Member]) -> tuple[ModelConfig, DetectorNet]:
+def average(members: Sequence[Member], *, mirror: bool) -> tuple[ModelConfig, DetectorNet]:
     """The members' networks with their weights as one network, in eval mode, and what it is built again from."""
-    config = ModelConfig(ENSEMBLE, hidden=(), dropout=0, members=tuple(m.checkpoint.model_config for m in members))
-    return config, EnsembleNet([m.checkpoint.build() for m in members]).eval()
+    configs = tuple(m.checkpoint.model_config for m in members)
+    config = ModelConfig(ENSEMBLE, hidden=(), dropout=0, members=configs, mirror=mirror)
+    return config, EnsembleNet([m.checkpoint.build() for m in members], mirror=mirror).eval()

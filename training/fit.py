@@ -81,7 +81,7 @@ def fit(options: FitOptions) -> dict[str, Any]:
     torch.manual_seed(options.seed)
     with accelerator.main_process_first():  # which downloads and decodes; the others then find it done
         if members:
-            config, model = average(members)
+            config, model = average(members, mirror=options.mirror)
         elif checkpoint:
             model = checkpoint.build()
         else:

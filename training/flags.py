@@ -66,6 +66,11 @@ def _model(group: argparse._ArgumentGroup) -> None:
         "classifier (%(default)s)",
     )
     add("--members", type=Path, nargs="+", default=(), action=_Tuple, metavar="RUN", help="the runs an ensemble averages")
+    add(
+        "--mirror",
+        action="store_true",
+        help="an ensemble also scores the photo's mirror image: twice the work, a little better",
+    )
     add("--size", "--img_size", type=int, help="height and width in pixels that the model sees (the model's own, else 128)")
     add("--hidden", type=_widths, metavar="N,N", help="widths of the head's hidden layers, `none` for a single linear layer")
     add("--dropout", type=float, help="dropout probability in the head")

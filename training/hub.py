@@ -11,7 +11,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import httpx
 from huggingface_hub import CommitOperationAdd, HfApi, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 from safetensors.torch import save_file
@@ -48,7 +47,7 @@ def fetch_weights(address: str) -> Path:
         raise HubRefused(f"{address}: has no {WEIGHTS}") from None
     except HFValidationError as error:
         raise UsageError(f"--weights {address}: {error}") from None
-    except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
+    except Exception as error:  # the transport's own, httpx's or httpx2's by the release of huggingface_hub
         raise HubRefused(f"{address}: can't be fetched ({type(error).__name__}); give a local file instead") from None
 
 
@@ -97,7 +96,7 @@ def push(run: Path, repository: str, *, private: bool = True, allow_faulty: bool
             status = error.response.status_code
             advice = "; set HF_TOKEN to a token that may write there" if status in (401, 403) else ""
             raise HubRefused(f"{repository}: the hub answered {status}{advice}") from None
-        except (httpx.HTTPError, OSError) as error:
+        except Exception as error:  # the transport's own, as above
             raise HubRefused(f"{repository}: the hub can't be reached ({type(error).__name__})") from None
     return str(done.commit_url)
 

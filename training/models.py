@@ -24,7 +24,8 @@ class ModelConfig:
     name: a timm model, a torchvision one (`torchvision/NAME` says so where both have it), `dual_stream` or `ensemble`.
     hidden: width of each hidden layer of the head. dropout: probability before each of its linear layers. head_norm: whether
     batch norm follows each hidden layer. multiscale: whether the head sees every resolution's features. members: the
-    networks that an ensemble averages; it has no head of its own.
+    networks that an ensemble averages; it has no head of its own. mirror: whether an ensemble averages over the photo's mirror
+    image too.
     """
 
     name: str = "efficientnet_b0"
@@ -33,6 +34,7 @@ class ModelConfig:
     head_norm: bool = False
     multiscale: bool = False
     members: tuple[ModelConfig, ...] = ()
+    mirror: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a checkpoint."""
@@ -54,7 +56,7 @@ def build_model(config: ModelConfig, spec: ImageSpec = DEFAULT_SPEC, *, pretrain
     Raises `UnknownModel` when there is no such network, `HubUnreachable` when its weights can't be fetched.
     """
     if config.name == ENSEMBLE:
-        return EnsembleNet([build_model(member, spec) for member in config.members])
+        return EnsembleNet([build_model(member, spec) for member in config.members], mirror=config.mirror)
     shape = config.hidden, config.dropout, config.head_norm
     if config.name == DUAL_STREAM:
         visual, channels = backbone(VISUAL, multiscale=config.multiscale, pretrained=pretrained)

@@ -60,23 +60,29 @@ class DualStreamNet(PooledNet):
 
 
 class EnsembleNet(DetectorNet):
-    """Several networks' mean logit.
+    """Several networks' mean logit, of the photo and, with `mirror`, of its mirror image.
 
     Logits are averaged rather than probabilities: the mean is then the logit of what is reported, the maps' mean is the map
     of that logit, and a member that is sure is not flattened by the sigmoid.
     """
 
-    def __init__(self, members: Sequence[DetectorNet]) -> None:
+    def __init__(self, members: Sequence[DetectorNet], *, mirror: bool = False) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
+        self.mirror = mirror
 
     def forward(self, x: Tensor) -> Tensor:
         """The mean logit, float32[N]."""
-        return torch.stack([member(x) for member in self.members]).mean(dim=0)
+        views = [x, x.flip(3)] if self.mirror else [x]
+        return torch.stack([member(view) for member in self.members for view in views]).mean(dim=0)
 
     def logit_and_map(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The mean logit, and the mean of the members' maps, each brought to the size of the finest."""
-        logits, maps = zip(*(cast(DetectorNet, member).logit_and_map(x) for member in self.members), strict=True)
+        pairs = [cast(DetectorNet, member).logit_and_map(x) for member in self.members]
+        if self.mirror:
+            mirrored = [cast(DetectorNet, member).logit_and_map(x.flip(3)) for member in self.members]
+            pairs += [(logit, heat.flip(2)) for logit, heat in mirrored]
+        logits, maps = zip(*pairs, strict=True)
         size = max(m.shape[1] for m in maps), max(m.shape[2] for m in maps)
         return torch.stack(logits).mean(dim=0), torch.stack([_resized(m, size) for m in maps]).mean(dim=0)
 

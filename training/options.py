@@ -51,6 +51,7 @@ class FitOptions:
     out: Path = Path("run")
     model: str = "efficientnet_b0"
     members: tuple[Path, ...] = ()
+    mirror: bool = False
     hidden: tuple[int, ...] = (256,)
     dropout: float = 0.2
     head_norm: bool = False
@@ -99,6 +100,8 @@ class FitOptions:
             problems.append(f"--weights {self.weights}: no such file")
         if (self.model == ENSEMBLE) != bool(self.members):
             problems.append("--model ensemble and --members RUN RUN … go together")
+        if self.mirror and not self.members:
+            problems.append("--mirror is for an ensemble")
         if problems:
             raise UsageError("; ".join(problems))
 

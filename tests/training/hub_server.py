@@ -97,10 +97,13 @@ class _Handler(BaseHTTPRequestHandler):
             repository = f"{asked['organization']}/{asked['name']}"
             if repository in hub.files:
                 return self._answer(409, {"url": f"{hub.address}/{repository}"})
-            hub.files[repository], hub.private[repository] = {}, bool(asked.get("private"))
+            hidden = asked.get("private") or asked.get("visibility") == "private"  # by the release
+            hub.files[repository], hub.private[repository] = {}, bool(hidden)
             return self._answer(200, {"url": f"{hub.address}/{repository}"})
         if parts[-3:] == ["lfs", "objects", "batch"]:
             return self._answer(200, {"transfer": "basic", "objects": [self._upload(o) for o in json.loads(body)["objects"]]})
+        if parts == ["api", "validate-yaml"]:  # the card's head, before it is committed
+            return self._answer(200, {"errors": [], "warnings": []})
         repository = "/".join(parts[2:4])
         if parts[4] == "preupload":
             large = [(f["path"], f["path"].endswith(".safetensors")) for f in json.loads(body)["files"]]

@@ -221,7 +221,8 @@ def test_what_cannot_work_is_refused_in_a_line(
 def test_two_processes_train_what_one_trains(tiny_set: Path, tmp_path: Path) -> None:
     # No batch norm and no dropout: these are drawn within a process, so they alone would differ.
     arguments = ["--data", tiny_set, "--epochs", 2, "--lr", 1e-3, "--model", "torchvision/squeezenet1_1", "--no-pretrained",
-                 "--size", 32, "--hidden", 16, "--workers", 0, "--dropout", 0, "--batch-size", 24]  # fmt: skip
+                 "--size", 32, "--hidden", 16, "--workers", 0, "--dropout", 0, "--batch-size", 24,
+                 "--calibration", "platt"]  # fmt: skip
     assert fit(*arguments, "--out", tmp_path / "one", "--device", "cpu") == 0
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2", "--cpu", "--main_process_port", "0"]
     subprocess.run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -24,7 +25,10 @@ def of(name: str) -> ModelConfig:
 def grad_cam(net: DetectorNet, x: Tensor) -> tuple[Tensor, Tensor]:
     """Logit and Grad-CAM as their definitions say, by autograd."""
     if isinstance(net, EnsembleNet):
-        logits, maps = zip(*(grad_cam(member, x) for member in net.members), strict=True)
+        pairs = [grad_cam(member, x) for member in net.members]
+        if net.mirror:
+            pairs += [(logit, heat.flip(2)) for logit, heat in (grad_cam(member, x.flip(3)) for member in net.members)]
+        logits, maps = zip(*pairs, strict=True)
         size = tuple(torch.tensor([m.shape[1:] for m in maps]).amax(dim=0).tolist())
         alike = [F.interpolate(m[:, None], size, mode="bilinear", align_corners=False)[:, 0] for m in maps]
         return sum(logits) / len(logits), sum(alike) / len(alike)
@@ -92,3 +96,25 @@ def test_an_ensemble_answers_the_mean_logit_on_a_map_as_fine_as_its_finest() -> 
     sizes = {heat.shape[1] for _, heat in alone}
     assert len(sizes) == 2
     assert heatmap.shape[1] == max(sizes)
+
+
+def test_a_mirrored_ensemble_gives_a_photo_and_its_mirror_image_one_logit_and_mirrored_maps() -> None:
+    net, x = lived_in(SMALL["ensemble, mirrored"]), photos(4, 96)
+    with torch.no_grad():
+        (logit, heatmap), (turned, turned_map) = net.logit_and_map(x), net.logit_and_map(x.flip(3))
+        plain = lived_in(SMALL["ensemble"])(x)
+    assert torch.allclose(logit, turned, atol=1e-5)
+    assert torch.allclose(heatmap, turned_map.flip(2), atol=1e-5)
+    assert not torch.allclose(logit, plain, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["every resolution", "every resolution, timm"])
+def test_the_head_sees_every_resolution(name: str) -> None:
+    shallow, deep = (lived_in(replace(SMALL[name], multiscale=m)) for m in (False, True))
+    x = photos(2, 96)
+    with torch.no_grad():
+        last, every = shallow.features(x), deep.features(x)
+    assert every.shape[2:] == last.shape[2:]
+    assert every.shape[1] > last.shape[1]
+    head = next(layer for layer in deep.head if isinstance(layer, nn.Linear))
+    assert head.in_features == every.shape[1]
