@@ -29,8 +29,8 @@ def backbone(name: str, *, multiscale: bool = False, pretrained: bool = False) -
     """A module from float32[N, 3, H, W] to a feature map float32[N, C, h, w], and C.
 
     name: a timm model, or a torchvision one (`torchvision/NAME` says so where both have it). multiscale: the map holds the
-    channels of every resolution that the network goes through, not of the last alone. pretrained: with the hub's ImageNet
-    weights, else random ones.
+    channels of every block (torchvision) or of every resolution (timm) that the network goes through, not of the last alone.
+    pretrained: with the hub's ImageNet weights, else random ones.
     Raises `UnknownModel` when there is no such network, `HubUnreachable` when its weights can't be fetched.
     """
     import timm
@@ -44,7 +44,7 @@ def backbone(name: str, *, multiscale: bool = False, pretrained: bool = False) -
         elif plain in torchvision.models.list_models(module=torchvision.models):
             model = torchvision.models.get_model(plain, weights="DEFAULT" if pretrained else None)
             features = _torchvision_features(model, plain)
-            features = _EachResolution(features) if multiscale else features
+            features = _EachBlock(features) if multiscale else features
         else:
             raise UnknownModel(
                 f"model {name!r} is neither in timm nor in torchvision; `timm.list_models()` and "
@@ -74,22 +74,26 @@ class _TimmFeatures(nn.Module):
         return maps if isinstance(maps, Tensor) else _stacked(maps)
 
 
-class _EachResolution(nn.Sequential):
-    """A torchvision model's layers in turn, and the last map of each resolution from there."""
+class _EachBlock(nn.Sequential):
+    """A torchvision model's layers in turn, and the map that each of its blocks gives."""
 
     def __init__(self, layers: nn.Module) -> None:
-        if not isinstance(layers, nn.Sequential):
-            raise UnknownModel("--multiscale needs a torchvision model whose features are a plain sequence; timm's all work")
+        if not isinstance(layers, nn.Sequential) or not any(_is_block(layer) for layer in layers):
+            raise UnknownModel("--multiscale needs a torchvision model that is a plain sequence of blocks; timm's all work")
         super().__init__(OrderedDict(layers.named_children()))
 
     def forward(self, x: Tensor) -> Tensor:
         maps: list[Tensor] = []
         for layer in self:
             x = layer(x)
-            if maps and maps[-1].shape[2] == x.shape[2]:
-                maps.pop()
-            maps.append(x)
+            if _is_block(layer):
+                maps.append(x)
         return _stacked(maps)
+
+
+def _is_block(layer: nn.Module) -> bool:
+    """Whether a layer is made of layers: a residual or Fire block, say, and not a convolution or pooling by itself."""
+    return next(layer.children(), None) is not None
 
 
 def _stacked(maps: list[Tensor]) -> Tensor:

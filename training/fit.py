@@ -219,7 +219,7 @@ class _Run:
             )
 
     def finish(self, judge: Judge, state: State, final: dict[str, Tensor] | None = None) -> dict[str, Any]:
-        """Calibrate and evaluate the best epoch, and write everything that a run folder holds."""
+        """Calibrate and evaluate the epoch that was kept, and write everything that a run folder holds."""
         parts, out = self.parts, self.options.out
         judge.load(state.best_weights)
         raw = {

@@ -78,7 +78,7 @@ def _model(group: argparse._ArgumentGroup) -> None:
     add(
         "--multiscale",
         action="store_true",
-        help="show the head the backbone's features at every resolution, not the last alone: for cues finer than the last",
+        help="show the head the features of every block or resolution, not the last alone: for cues finer than the last",
     )
     source = group.add_mutually_exclusive_group()
     source.add_argument(
@@ -143,7 +143,8 @@ def _schedule(group: argparse._ArgumentGroup) -> None:
         "--schedule",
         choices=SCHEDULES,
         default=DEFAULT.schedule,
-        help="plateau lowers the learning rate when tuning stalls; cosine warms up, then falls to nothing (%(default)s)",
+        help="plateau lowers the learning rate when tuning stalls; cosine warms up, falls to nothing, and its last epoch is "
+        "kept (%(default)s)",
     )
     _number(group, "--patience", kind=int, text="epochs without a better one after which training stops")
     _number(

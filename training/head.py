@@ -11,11 +11,14 @@ from torch import Tensor, nn
 class MlpHead(nn.Sequential):
     """Dropout and linear layers with ReLU between them, and batch norm before each ReLU where `norm` is set.
 
-    The input is float32[N, C], the output float32[N, 1].
+    The input is float32[N, C], the output float32[N, 1]. even: the input comes from layers whose scales differ by orders of
+    magnitude, so batch norm makes it even first.
     """
 
-    def __init__(self, channels: int, hidden: tuple[int, ...], dropout: float, norm: bool = False) -> None:
-        layers: list[nn.Module] = []
+    def __init__(
+        self, channels: int, hidden: tuple[int, ...], dropout: float, norm: bool = False, *, even: bool = False
+    ) -> None:
+        layers: list[nn.Module] = [nn.BatchNorm1d(channels)] if even else []
         width = channels
         for size in hidden:
             layers += [nn.Dropout(dropout), nn.Linear(width, size), *([nn.BatchNorm1d(size)] if norm else []), nn.ReLU()]
@@ -54,10 +57,19 @@ class GatedHead(nn.Module):
     float32[N, V + F], visual features first; the output float32[N, 1].
     """
 
-    def __init__(self, visual: int, forensic: int, hidden: tuple[int, ...], dropout: float, norm: bool = False) -> None:
+    def __init__(
+        self,
+        visual: int,
+        forensic: int,
+        hidden: tuple[int, ...],
+        dropout: float,
+        norm: bool = False,
+        *,
+        even: bool = False,
+    ) -> None:
         super().__init__()
         self.widths = [visual, forensic]
-        self.visual = MlpHead(visual, hidden, dropout, norm)
+        self.visual = MlpHead(visual, hidden, dropout, norm, even=even)
         self.forensic = MlpHead(forensic, hidden, dropout, norm)
         self.gate = nn.Linear(visual + forensic, 1)
         nn.init.zeros_(self.gate.weight)

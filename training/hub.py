@@ -54,7 +54,7 @@ def fetch_weights(address: str) -> Path:
 def push(run: Path, repository: str, *, private: bool = True, allow_faulty: bool = False) -> str:
     """Push a finished run to `org/name` in one commit, making the repository if need be; returns the commit's address.
 
-    The token is HF_TOKEN's or that of `hf auth login`. Sent are the weights of the best epoch, `config.json` (architecture,
+    The token is HF_TOKEN's or that of `hf auth login`. Sent are the kept epoch's weights, `config.json` (architecture,
     image spec, calibration curve, threshold), the metrics and the model card; no photo, no score and no path of this machine.
     Raises `FileProblem` when the run is not finished, `UsageError` for one with injected faults, `HubRefused`.
     """

@@ -41,9 +41,9 @@ class Diverged(UnmaskError):
 
 @dataclass
 class State:
-    """How far a run is. history: one row of plain numbers per finished epoch. best: the row that was best on the tuning
-    photos, best_weights: the network then. stale: epochs since. speed: seconds and photos per second of each epoch.
-    applied: how often an injected fault struck."""
+    """How far a run is. history: one row of plain numbers per finished epoch. best: the row of the epoch that
+    the schedule keeps; best_weights: the network then; stale: epochs since. speed: seconds and photos per second of each
+    epoch. applied: how often an injected fault struck."""
 
     history: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, Any] = field(default_factory=dict)
@@ -173,7 +173,7 @@ class Trainer:
         state = self.state
         state.history.append(row)
         self.schedule.after_epoch(row["tune_auc"])
-        if not state.best or _rank(row) > _rank(state.best):
+        if self.schedule.keeps(row, state.best):
             state.best, state.best_weights, state.stale = row, weights, 0
         else:
             state.stale += 1
@@ -229,11 +229,6 @@ class Judge:
 def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """Raw probabilities as the exported graph computes them, float32."""
     return torch.from_numpy(logits).sigmoid().numpy()
-
-
-def _rank(row: dict[str, Any]) -> tuple[float, float]:
-    """What makes an epoch better: ranking, which calibration can't mend, and the loss where that is equal."""
-    return row["tune_auc"], -row["tune_loss"]
 
 
 def _loss(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:

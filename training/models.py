@@ -23,9 +23,9 @@ class ModelConfig:
 
     name: a timm model, a torchvision one (`torchvision/NAME` says so where both have it), `dual_stream` or `ensemble`.
     hidden: width of each hidden layer of the head. dropout: probability before each of its linear layers. head_norm: whether
-    batch norm follows each hidden layer. multiscale: whether the head sees every resolution's features. members: the
-    networks that an ensemble averages; it has no head of its own. mirror: whether an ensemble averages over the photo's mirror
-    image too.
+    batch norm follows each hidden layer. multiscale: whether the head sees the features of every block or
+    resolution. members: the networks that an ensemble averages; it has no head of its own. mirror: whether an ensemble
+    averages over the photo's mirror image too.
     """
 
     name: str = "efficientnet_b0"
@@ -61,6 +61,7 @@ def build_model(config: ModelConfig, spec: ImageSpec = DEFAULT_SPEC, *, pretrain
     if config.name == DUAL_STREAM:
         visual, channels = backbone(VISUAL, multiscale=config.multiscale, pretrained=pretrained)
         forensic = ForensicStream(spec)
-        return DualStreamNet(TwoStreams(visual, forensic), GatedHead(channels, forensic.channels, *shape))
+        head = GatedHead(channels, forensic.channels, *shape, even=config.multiscale)
+        return DualStreamNet(TwoStreams(visual, forensic), head)
     features, channels = backbone(config.name, multiscale=config.multiscale, pretrained=pretrained)
-    return PooledNet(features, MlpHead(channels, *shape))
+    return PooledNet(features, MlpHead(channels, *shape, even=config.multiscale))

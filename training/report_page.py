@@ -208,7 +208,7 @@ are prepared for the model, from mild to severe. Bands are 95 % intervals.</p>
 <figure>{{ plot('loss', 'Loss by epoch') }}
 <figcaption>Fitting photos are scored while they are varied and with dropout, which makes them harder.</figcaption></figure>
 <figure>{{ plot('auc', 'AUC by epoch') }}
-<figcaption>The epoch with the highest AUC on the tuning photos is kept.</figcaption></figure>
+<figcaption>The epoch that was kept: the best on the tuning photos, or with a cosine schedule the last.</figcaption></figure>
 </div>
 
 {% endif %}

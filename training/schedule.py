@@ -30,6 +30,10 @@ class Plateau:
         """Take the tuning AUC of the epoch that ended."""
         self.scheduler.step(tune_auc)
 
+    def keeps(self, row: dict[str, Any], best: dict[str, Any]) -> bool:
+        """Whether an epoch is better than the best so far: it ranks better, which calibration can't mend, or has less loss."""
+        return not best or _rank(row) > _rank(best)
+
     def gives_up(self, stale: int) -> bool:
         """Whether training ends after so many epochs without a better one."""
         return stale >= self.patience
@@ -46,7 +50,8 @@ class Plateau:
 class Cosine:
     """Linear warm-up, then half a cosine down to zero (Loshchilov & Hutter, arXiv 1608.03983, without restarts).
 
-    The last epochs, at small rates, are the best ones, so it is always trained to the end.
+    The last epochs, at small rates, are the best ones, so it is trained to the end and the end is kept: that an earlier one
+    ranked the few tuning photos better is luck.
     """
 
     def __init__(self, optimizer: Optimizer, steps: int) -> None:
@@ -66,6 +71,10 @@ class Cosine:
     def after_epoch(self, tune_auc: float) -> None:
         """The course is fixed: how the epoch went is of no matter."""
 
+    def keeps(self, row: dict[str, Any], best: dict[str, Any]) -> bool:
+        """Always: the last epoch is the one to have."""
+        return True
+
     def gives_up(self, stale: int) -> bool:
         """Never."""
         return False
@@ -82,3 +91,7 @@ class Cosine:
 def make_schedule(optimizer: Optimizer, options: FitOptions, steps: int) -> Plateau | Cosine:
     """The schedule that the options ask for, over `steps` optimiser steps."""
     return Cosine(optimizer, steps) if options.schedule == "cosine" else Plateau(optimizer, options)
+
+
+def _rank(row: dict[str, Any]) -> tuple[float, float]:
+    return row["tune_auc"], -row["tune_loss"]
