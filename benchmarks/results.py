@@ -31,7 +31,7 @@ SCRATCH = {
 }
 TRANSFER = (
     *("--model", "squeezenet1_1", "--multiscale", "--augment", "crop", "--mixup", "0.3"),
-    *("--lr", "4e-4", "--batch-size", "16", "--epochs", "30"),
+    *("--dropout", "0.3", "--lr", "4e-4", "--batch-size", "16", "--epochs", "20"),
 )
 
 
@@ -70,7 +70,7 @@ def plan(photos: Photos, weights: Path) -> list[Row]:
     scratch = [Row(name, "random", ("--model", name, *flags)) for name, flags in SCRATCH.items()]
     transfer = (*TRANSFER, "--weights", str(weights), "--size", str(photos.size))
     members = [Row(f"squeezenet1_1, seed {seed}", "ImageNet", (*transfer, "--seed", str(seed))) for seed in SEEDS]
-    ensemble = Row("ensemble of these", "ImageNet", ("--model", "ensemble"), tuple(row.folder for row in members))
+    ensemble = Row("ensemble of these", "ImageNet", ("--model", "ensemble", "--mirror"), tuple(row.folder for row in members))
     return [*members, *scratch, ensemble]
 
 

@@ -11,12 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from detector.overlay import overlaid
 from training.data import FAKE
 
 SHOWN = 12
 SIDE = 192  # pixels of a thumbnail
-STRENGTH = 0.6  # how far the strongest place of a map hides the photo
-WARM, COLD = (213, 94, 0), (0, 114, 178)  # Okabe & Ito's vermilion and blue: for fake, for real
 Heatmaps = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 
@@ -67,19 +66,6 @@ def illustrate(
         )
         for row, photo, heat in zip(rows, pixels, heatmaps(pixels), strict=True)
     ]
-
-
-def overlaid(photo: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """A photo, uint8[H, W, 3], under its class-activation map, float32[h, w]: warm speaks for fake, blue for real.
-
-    The strongest place of either kind hides `STRENGTH` of the photo, others in proportion.
-    """
-    height, width = photo.shape[:2]
-    largest = max(float(np.abs(heat).max()), 1e-12)
-    smooth = np.asarray(Image.fromarray(heat / largest).resize((width, height), Image.Resampling.BICUBIC))
-    alpha = STRENGTH * np.clip(np.abs(smooth), 0, 1)[..., None]
-    colour = np.where(smooth[..., None] > 0, WARM, COLD)
-    return (photo * (1 - alpha) + colour * alpha).round().astype(np.uint8)
 
 
 def _jpeg(pixels: NDArray[np.uint8]) -> bytes:
