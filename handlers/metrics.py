@@ -18,7 +18,7 @@ class Metrics(Protocol):
     """Where the handler's core reports what it did."""
 
     def stage(self, name: str, seconds: float) -> None:
-        """One run of a stage: decode per photo, inference and postprocess per batch."""
+        """One run of a stage: decode per photo, inference and postprocess per run of the model."""
 
     def batch(self, size: int, seconds: float) -> None:
         """One batch of `size` requests, each of which spent `seconds` in the handler."""
@@ -59,7 +59,7 @@ class PrometheusMetrics:
         )
         stage = Histogram(
             "unmask_stage_seconds",
-            "Time by stage: decode per photo, inference and postprocess per batch.",
+            "Time by stage: decode per photo, inference and postprocess per run of the model.",
             ["stage"],
             buckets=STAGE_SECONDS,
             registry=registry,

@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import detector
 from detector.errors import FileProblem, UnmaskError
-from handlers.core import MAX_BODY_BYTES, Core, Item
+from handlers.core import Core
 from handlers.engine import load_engine
 from handlers.metrics import open_metrics
+from handlers.requests import MAX_BODY_BYTES, MAX_PHOTOS, Item
+
+# W3C Trace Context, version 00 and what later ones have in common with it; zeros and version ff are invalid.
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 class Service:
@@ -21,7 +26,8 @@ class Service:
 
     The supervisor passes these through the environment, all optional, so that the archive also runs on a bare TorchServe:
     UNMASK_WORKER_DEVICE (cpu or cuda), UNMASK_WORKER_THREADS (per operator; 0: all CPUs), UNMASK_WORKER_LOG_LEVEL,
-    UNMASK_MAX_BODY_BYTES, and UNMASK_LOAD_ERROR, a file that the reason is written to when the model can't be loaded.
+    UNMASK_MAX_BODY_BYTES, UNMASK_MAX_PHOTOS, and UNMASK_LOAD_ERROR, a file that the reason is written to when the model
+    can't be loaded.
     """
 
     _core: Core
@@ -41,14 +47,30 @@ class Service:
 
     def handle(self, data: list[dict[str, Any]], context: Any) -> list[bytes]:
         """Answer a batch: one JSON body for each request, in order; over REST each gets its own status."""
-        items = [Item(inputs, context.get_request_id(index)) for index, inputs in enumerate(data)]
+        items = [_item(inputs, context.get_request_id(i), context.get_all_request_header(i)) for i, inputs in enumerate(data)]
         bodies = []
-        for index, answer in enumerate(self._core.answer(items)):
-            # Over gRPC TorchServe drops the status; there it is in the body.
+        for index, (item, answer) in enumerate(zip(items, self._core.answer(items), strict=True)):
+            # Over gRPC TorchServe drops status and headers; there the status is in the body.
             context.set_response_status(answer.status, "", index)
             context.set_response_content_type(index, "application/json")
+            if item.trace:
+                context.set_response_header(index, "traceparent", item.trace)
             bodies.append(json.dumps(answer.body).encode())
         return bodies
+
+
+def _item(inputs: Mapping[str, Any], request_id: str | None, headers: Mapping[str, Any]) -> Item:
+    """A request. headers: HTTP's, none for gRPC, and by each input's name its content type as a mapping."""
+    names = {name.lower(): value for name, value in headers.items() if isinstance(value, str)}
+    trace = names.get("traceparent", "")
+    return Item(
+        inputs,
+        request_id,
+        explain=names.get("explain") == "True",  # TorchServe's own, by the path
+        # KServe's ModelInfer arrives as a body with a declared type and no HTTP header to have declared it in.
+        tensors=not names and headers.get("body") == {"content-type": "application/json"},
+        trace=trace if _TRACEPARENT.fullmatch(trace) else None,
+    )
 
 
 def _load(properties: Mapping[str, Any], environment: Mapping[str, str]) -> Core:
@@ -60,8 +82,14 @@ def _load(properties: Mapping[str, Any], environment: Mapping[str, str]) -> Core
         device=choose_device(properties.get("gpu_id"), environment.get("UNMASK_WORKER_DEVICE")),
         threads=int(environment.get("UNMASK_WORKER_THREADS", "0")),
     )
-    core = Core(engine, open_metrics(), max_body_bytes=int(environment.get("UNMASK_MAX_BODY_BYTES", str(MAX_BODY_BYTES))))
-    core.warm_up(int(properties.get("batch_size") or 1))
+    core = Core(
+        engine,
+        open_metrics(),
+        batch_size=int(properties.get("batch_size") or 1),
+        max_photos=int(environment.get("UNMASK_MAX_PHOTOS", str(MAX_PHOTOS))),
+        max_body_bytes=int(environment.get("UNMASK_MAX_BODY_BYTES", str(MAX_BODY_BYTES))),
+    )
+    core.warm_up()
     return core
 
 

@@ -55,12 +55,12 @@ def generate() -> Path:
     return target
 
 
-def load() -> tuple[ModuleType, ModuleType]:
-    """The modules `inference_pb2` (messages) and `inference_pb2_grpc` (client), generated first where needed."""
+def load(name: str = "inference") -> tuple[ModuleType, ModuleType]:
+    """Messages and client of a protocol, generated first where needed: `inference`, `management` or `open_inference_grpc`."""
     folder = str(generate())
     if folder not in sys.path:
         sys.path.append(folder)
-    return importlib.import_module("inference_pb2"), importlib.import_module("inference_pb2_grpc")
+    return importlib.import_module(f"{name}_pb2"), importlib.import_module(f"{name}_pb2_grpc")
 
 
 def _compile(sources: dict[str, bytes], scratch: Path) -> Path:

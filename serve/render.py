@@ -147,6 +147,8 @@ def config(settings: Settings, version: str, layout: Layout) -> dict[str, str]:
         "max_response_size": frontend_limit,
         # The handler reads bytes; decoding JSON and text is its own affair.
         "decode_input_request": "false",
+        # Without it there is no GRPCInferenceService, the gRPC form of KServe's protocol.
+        "ts_open_inference_protocol": "true",
         "number_of_gpu": "0" if settings.device == "cpu" else str(settings.worker_count),
         "default_workers_per_model": str(settings.worker_count),
         "default_response_timeout": str(settings.response_timeout),
@@ -232,5 +234,6 @@ def _variables(settings: Settings, layout: Layout) -> dict[str, str]:
         "UNMASK_WORKER_THREADS": str(settings.worker_threads),
         "UNMASK_WORKER_LOG_LEVEL": level,
         "UNMASK_MAX_BODY_BYTES": str(settings.max_body_bytes),
+        "UNMASK_MAX_PHOTOS": str(settings.max_photos),
         "UNMASK_LOAD_ERROR": str(layout.load_error),
     }

@@ -61,7 +61,10 @@ class Settings(BaseSettings):
         default=1, ge=1, description="Milliseconds that a request may wait for others to join its batch."
     )
     queue_size: int = Field(default=100, ge=1, description="Requests that may wait; more are refused with 503.")
-    max_body_bytes: int = Field(default=16 * 2**20, ge=1024, le=2**29, description="Largest photo file that is accepted.")
+    max_body_bytes: int = Field(
+        default=16 * 2**20, ge=1024, le=2**29, description="Largest request that is accepted, photo or JSON, in bytes."
+    )
+    max_photos: int = Field(default=32, ge=1, le=1024, description="Most photos that one request may have.")
     response_timeout: int = Field(
         default=30, ge=1, description="Seconds after which a worker that does not answer is replaced."
     )

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+from base64 import b64encode
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from detector.scorer import Scorer
-from handlers.core import Core, Item
+from handlers.core import Core
 from handlers.engine import Scores
+from handlers.requests import Item
 from tests.conftest import encode
 
 
@@ -121,3 +124,94 @@ def test_no_label_is_made_of_nan(onnx_engine):
 
 def test_an_empty_batch_is_no_work(core):
     assert core.answer([]) == []
+
+
+class Watching:
+    """An engine that notes how many photos each run had, and whether for heatmaps."""
+
+    def __init__(self, engine) -> None:
+        self.manifest, self.device, self._engine, self.runs = engine.manifest, engine.device, engine, []
+
+    def run(self, images, *, heatmap=False) -> Scores:
+        self.runs.append((len(images), heatmap))
+        return self._engine.run(images, heatmap=heatmap)
+
+
+def listed(*photos: bytes | str) -> Item:
+    texts = [p if isinstance(p, str) else b64encode(p).decode() for p in photos]
+    return Item({"body": json.dumps({"instances": texts}).encode()}, "r")
+
+
+def tensors(*photos: bytes, grpc: bool = False, **more: object) -> Item:
+    tensor = {"name": "images", "shape": [len(photos)], "datatype": "BYTES", "data": [b64encode(p).decode() for p in photos]}
+    return Item({"body": json.dumps({"inputs": [tensor], **more}).encode()}, "r", tensors=grpc)
+
+
+def test_only_those_who_asked_are_explained_and_the_others_get_what_they_always_get(onnx_engine, photos):
+    plain = [item(p) for p in photos[:6]]
+    asking = [replace(i, explain=n % 2 == 1) for n, i in enumerate(plain)]
+    engine = Watching(onnx_engine)
+    expected, mixed = Core(engine).answer(plain), Core(engine).answer(asking)
+    assert engine.runs == [(6, False), (6, True)]
+    for n, (answer, before) in enumerate(zip(mixed, expected, strict=True)):
+        explained = answer.body.pop("explanation", None)
+        assert (explained is not None) is (n % 2 == 1)
+        assert answer == before
+
+
+def test_photos_of_several_requests_share_runs_of_at_most_the_batch_size(onnx_engine, photos):
+    engine = Watching(onnx_engine)
+    core = Core(engine, batch_size=4)
+    answers = core.answer([listed(*photos[:5]), item(photos[5]), listed(photos[6], "nonsense!", photos[7])])
+    assert engine.runs == [(4, False), (4, False)]
+    alone = [core.answer([item(p)])[0].body["logit"] for p in photos[:8]]
+    found = answers[0].body["predictions"], [answers[1].body], answers[2].body["predictions"]
+    assert [len(bodies) for bodies in found] == [5, 1, 3]
+    logits = [body["logit"] for bodies in found for body in bodies if body["ok"]]
+    assert logits == pytest.approx(alone, abs=1e-4)
+    assert found[2][1]["error"]["code"] == "invalid_base64"
+    assert [a.status for a in answers] == [200, 200, 200]
+
+
+def test_a_request_none_of_whose_photos_can_be_scored_has_the_first_ones_status(core, photos):
+    answer = core.answer([listed(b"nothing", photos[0][:2000])])[0]
+    assert answer.status == 415
+    assert [p["error"]["code"] for p in answer.body["predictions"]] == ["unsupported_format", "truncated_image"]
+
+
+@pytest.mark.parametrize("grpc", [False, True])
+def test_tensors_have_a_row_for_each_photo_and_a_hole_for_one_that_failed(core, photos, grpc):
+    answer = core.answer([tensors(photos[0], b"nothing", photos[1], id="mine", parameters={"explain": True}, grpc=grpc)])[0]
+    assert answer.status == 200
+    body = answer.body
+    assert (body["model_name"], body["id"]) == (core.answer([item(photos[0])])[0].body["model"]["name"], "mine")
+    found = {output["name"]: output for output in body["outputs"]}
+    assert {name for name, o in found.items() if o["datatype"] == "FP32"} == {"logit", "raw_prob", "calibrated", "heatmap"}
+    for output in found.values():
+        assert len(output["data"]) == np.prod(output["shape"])
+        assert output["shape"][0] == 3
+    plain = [a.body for a in core.answer([item(photos[0]), item(photos[1])])]
+    for name in ("prediction", "logit", "raw_prob", "calibrated"):
+        assert [found[name]["data"][row] for row in (0, 2)] == pytest.approx([p[name] for p in plain], abs=1e-3)
+    assert found["status"]["data"] == [200, 415, 200]
+    assert found["error_code"]["data"] == ["", "unsupported_format", ""]
+    holes = [found["logit"]["data"][1], *found["heatmap"]["data"][16:32]]
+    assert all(np.isnan(h) if grpc else h is None for h in holes)
+    assert found["overlay_png"]["data"][1] == ""
+
+
+def test_whatever_happens_the_answer_to_a_model_infer_call_has_the_form_that_torchserve_can_read(onnx_engine, photos):
+    core = Core(Failing(onnx_engine), max_body_bytes=60_000)
+    calls = [Item({}, "r", tensors=True), Item({"body": bytes(60_001)}, "r", tensors=True), tensors(b"x", grpc=True, id=7)]
+    calls += [tensors(photos[0], photos[1], grpc=True), Item({"body": b"{"}, "r", tensors=True)]
+    for answer in core.answer(calls):
+        assert all(isinstance(answer.body[key], str) for key in ("id", "model_name", "model_version"))
+        assert answer.body["error"]
+        assert all(isinstance(v, float) for o in answer.body["outputs"] if o["datatype"] == "FP32" for v in o["data"])
+
+
+def test_an_error_in_the_log_names_the_request_and_its_trace(onnx_engine, photos, caplog):
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    with caplog.at_level(logging.ERROR, "unmask"):
+        Core(Failing(onnx_engine)).answer([Item({"data": photos[0]}, "mine", trace=trace), item(photos[1])])
+    assert f"request mine, traceparent {trace}" in caplog.text

@@ -11,9 +11,10 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 WORKER = """
 import sys, pathlib
-from handlers.core import Core, Item
+from handlers.core import Core
 from handlers.engine import load_engine
 from handlers.metrics import open_metrics
+from handlers.requests import Item
 core = Core(load_engine(pathlib.Path(sys.argv[1]), threads=1), open_metrics())
 photo = pathlib.Path(sys.argv[2]).read_bytes()
 core.answer([Item({"data": photo}), Item({"data": b"nothing"}), Item({"data": photo})])

@@ -22,17 +22,45 @@ def test_a_worker_that_imported_another_detector_than_the_archives_refuses(archi
 
 
 def test_each_request_of_a_batch_gets_its_own_status_type_and_id(archives, monkeypatch, photos):
+    bodies, context = handled(archives, monkeypatch, [{"body": bytearray(photos[0])}, {"data": bytearray(b"x")}], [{}, {}])
+    assert [b["request_id"] for b in bodies] == ["r0", "r1"]
+    assert [context.get_response_status(i)[0] for i in range(2)] == [200, 415]
+    assert {context.get_response_content_type(i) for i in range(2)} == {"application/json"}
+
+
+VALID = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "echoed"),
+    [
+        ("traceparent", VALID, True),
+        ("TraceParent", VALID, True),
+        ("traceparent", VALID.upper(), False),
+        ("traceparent", "ff" + VALID[2:], False),
+        ("traceparent", VALID + "-00", False),
+        ("traceparent", "00-" + "0" * 32 + VALID[35:], False),
+        ("traceparent", VALID[:36] + "0" * 16 + "-01", False),
+        ("traceparent", VALID + "\r\nX-Evil: 1", False),
+        ("tracestate", VALID, False),
+    ],
+)
+def test_a_valid_traceparent_is_echoed_and_any_other_ignored(archives, monkeypatch, photos, name, value, echoed):
+    bodies, context = handled(archives, monkeypatch, [{"body": bytearray(photos[0])}], [{name: value}])
+    assert bodies[0]["ok"]
+    assert context.get_response_headers(0).get("traceparent") == (VALID if echoed else None)
+
+
+def handled(archives, monkeypatch, inputs, headers):
+    """The answers of a service to one batch, and the context that it answered in."""
     monkeypatch.setattr("detector.__file__", str(archives["onnx"] / "detector" / "__init__.py"))
     monkeypatch.delenv("UNMASK_LOAD_ERROR", raising=False)
     context = context_module.Context("detector", str(archives["onnx"]), {}, 4, None, "0.12.0")
     service = Service()
     service.initialize(context)
-    context.request_ids = {0: "a", 1: "b"}
-    context.request_processor = [context_module.RequestProcessor({}) for _ in range(2)]
-    bodies = [json.loads(b) for b in service.handle([{"body": bytearray(photos[0])}, {"data": bytearray(b"x")}], context)]
-    assert [b["request_id"] for b in bodies] == ["a", "b"]
-    assert [context.get_response_status(i)[0] for i in range(2)] == [200, 415]
-    assert {context.get_response_content_type(i) for i in range(2)} == {"application/json"}
+    context.request_ids = {i: f"r{i}" for i in range(len(inputs))}
+    context.request_processor = [context_module.RequestProcessor(h) for h in headers]
+    return [json.loads(b) for b in service.handle(inputs, context)], context
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from training.mistakes import overlaid, worst
+from detector.overlay import overlaid
+from training.mistakes import worst
 from training.report import write_report
 
 
