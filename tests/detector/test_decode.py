@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
 import zlib
 from io import BytesIO
 
@@ -11,7 +13,8 @@ import pytest
 from PIL import Image, ImageFilter
 
 from detector import ImageError, ImageSpec, decode_image
-from tests.conftest import encode
+from detector.errors import CorruptImage
+from tests.conftest import ROOT, encode
 
 SPEC = ImageSpec(size=64)
 
@@ -60,6 +63,8 @@ def test_transparency_is_flattened_on_white(picture):
     palette = Image.fromarray(picture).quantize(8)
     data = encode(palette, transparency=bytes(8))
     assert (decode_image(data, SPEC) == 255).all()
+    keyed = encode(Image.new("RGB", (20, 20), (10, 20, 30)), transparency=(10, 20, 30))
+    assert (decode_image(keyed, SPEC) == 255).all()
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -151,6 +156,7 @@ REFUSED = {
     "huge png": (lambda jpeg, png: png_header(50_000, 50_000), "image_too_large", 413),
     "large png": (lambda jpeg, png: png_header(8_000, 8_000), "image_too_large", 413),
     "huge jpeg": (lambda jpeg, png: jpeg_with_sides(jpeg, 60_000, 60_000), "image_too_large", 413),
+    "huge webp": (lambda jpeg, png: b"RIFF\x0a\x10\0\0WEBPVP8X\x0a\0\0\0\0\0\0\0" + b"\xff" * 6, "image_too_large", 413),
     "zero-sided png": (lambda jpeg, png: png_header(0, 20), "zero_sized_image", 422),
     "zero-sided jpeg": (lambda jpeg, png: jpeg_with_sides(jpeg, 0, 20), "zero_sized_image", 422),
 }
@@ -163,6 +169,50 @@ def test_what_is_no_photo_is_refused_with_its_own_code(picture, name):
         decode_image(make(encode(picture, "JPEG"), encode(picture)), SPEC)
     assert (caught.value.code, caught.value.status) == (code, status), caught.value.message
     assert caught.value.message
+
+
+def test_a_jpeg_of_more_scans_than_any_encoder_writes_is_refused_before_it_is_decoded(picture):
+    """libjpeg goes over every pixel once for each scan, and a scan can be ten bytes: a megabyte took it minutes."""
+    data = encode(picture, "JPEG", progressive=True)
+    scan, end = data.rindex(b"\xff\xda"), data.rindex(b"\xff\xd9")
+    scans = data.count(b"\xff\xda")
+    assert decode_image(data[:end] + data[scan:end] * (50 - scans) + data[end:], SPEC).shape == SPEC.shape
+    with pytest.raises(CorruptImage, match="more than 50 scans"):
+        decode_image(data[:end] + data[scan:end] * (51 - scans) + data[end:], SPEC)
+
+
+@pytest.mark.parametrize("part", ["fill", "comment", "chunk"])
+def test_a_file_in_absurdly_many_parts_is_refused(picture, part):
+    """Pillow steps over each in Python: 16 MiB of them took it seven seconds."""
+    empty = struct.pack(">I4sI", 0, b"teSt", zlib.crc32(b"teSt"))
+    data, start = (encode(picture), 33) if part == "chunk" else (encode(picture, "JPEG"), 2)
+    parts = {"fill": b"\xff", "comment": b"\xff\xfe\0\2", "chunk": empty}[part]
+    assert decode_image(data[:start] + parts * 1000 + data[start:], SPEC).shape == SPEC.shape
+    with pytest.raises(CorruptImage, match="more than 100000"):
+        decode_image(data[:start] + parts * 100_000 + data[start:], SPEC)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("tail", [b"\0", b"\xff\xda\0\2", b"\xff\xd8\xff"], ids=["zeros", "scans", "photos"])
+def test_what_follows_a_photo_in_its_file_does_not_matter(picture, format, tail):
+    """Phones append a video, and programs padding."""
+    data = encode(picture, format)
+    assert (decode_image(data + tail * 300_000, SPEC) == decode_image(data, SPEC)).all()
+
+
+def test_a_thumbnails_scans_are_not_the_photos(picture):
+    exif = b"Exif\0\0II*\0\x08\0\0\0\0\0\0\0\0\0" + b"\xff\xda" * 1000
+    assert decode_image(encode(picture, "JPEG", exif=exif), SPEC).shape == SPEC.shape
+
+
+def test_a_photo_can_not_write_to_the_log():
+    """Pillow warns of every EXIF entry that points outside, and there may be 65,535."""
+    entries = b"".join(struct.pack("<HHII", tag, 7, 2**30, 8) for tag in range(700, 900))
+    exif = b"II*\0\x08\0\0\0" + struct.pack("<H", 200) + entries + bytes(4)
+    data = encode(np.zeros((8, 8, 3), np.uint8), exif=exif)
+    code = "import sys; from detector import *; decode_image(sys.stdin.buffer.read(), ImageSpec())"
+    done = subprocess.run([sys.executable, "-c", code], input=data, capture_output=True, cwd=ROOT, check=True)
+    assert done.stderr == b""
 
 
 def test_a_refusal_names_what_it_was_and_what_is_accepted():
