@@ -181,6 +181,7 @@ def _seconds(text: str) -> float:
 
 
 if __name__ == "__main__":
-    # CI and `timeout` send TERM: the server is stopped for it as for Ctrl-C.
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    # CI and `timeout` send TERM: what was started is stopped for it as for Ctrl-C, and in the background too, where a shell
+    # makes us deaf to SIGINT itself.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

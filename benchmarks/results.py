@@ -24,10 +24,10 @@ SEEDS = (0, 1, 2)
 COMMON = ("--amp", "--schedule", "cosine", "--calibration", "platt", "--tune-fraction", "0.05")
 # From random weights, at sizes and for as long as a CPU can afford.
 SCRATCH = {
-    "efficientnet_b0": ("--no-pretrained", "--size", "128", "--epochs", "12", "--lr", "1e-3", "--batch-size", "16"),
-    "resnext50_32x4d": ("--no-pretrained", "--size", "128", "--epochs", "5", "--lr", "5e-4", "--batch-size", "16"),
-    "resnet50": ("--no-pretrained", "--size", "128", "--epochs", "5", "--lr", "5e-4", "--batch-size", "16"),
-    "dual_stream": ("--no-pretrained", "--size", "128", "--epochs", "12", "--lr", "1e-3", "--batch-size", "16"),
+    "efficientnet_b0": ("--no-pretrained", "--size", "128", "--epochs", "8", "--lr", "1e-3", "--batch-size", "16"),
+    "resnext50_32x4d": ("--no-pretrained", "--size", "128", "--epochs", "3", "--lr", "5e-4", "--batch-size", "16"),
+    "resnet50": ("--no-pretrained", "--size", "128", "--epochs", "3", "--lr", "5e-4", "--batch-size", "16"),
+    "dual_stream": ("--no-pretrained", "--size", "128", "--epochs", "8", "--lr", "1e-3", "--batch-size", "16"),
 }
 TRANSFER = (
     *("--model", "squeezenet1_1", "--multiscale", "--augment", "crop", "--mixup", "0.3"),
