@@ -4,6 +4,7 @@ DATA      ?= demo/data
 RUN       ?= run
 ARTIFACTS ?= artifacts
 PHOTOS    ?= ../shared
+FUZZ_SECONDS ?= 60
 PY        := .venv/bin/python
 COMPILE   := .venv/bin/uv pip compile -q pyproject.toml --universal --python-version 3.10 --generate-hashes \
              --no-emit-index-url --no-header --no-annotate
@@ -47,6 +48,10 @@ lint: setup ## ruff, mypy and the import walls
 bench: setup ## roofline, then load on a real server, with an HTML report
 	$(PY) -m benchmarks roofline --artifacts $(ARTIFACTS)
 	$(PY) -m benchmarks run --artifacts $(ARTIFACTS) --protocol both --out reports/benchmark
+
+.PHONY: fuzz
+fuzz: setup ## look for photos that break decode_image, for FUZZ_SECONDS=60
+	OMP_NUM_THREADS=1 $(PY) -m tests.fuzz_decode --seconds $(FUZZ_SECONDS)
 
 .PHONY: results
 results: setup ## train every architecture on two sets of photos and write docs/results.md (an hour or two on a CPU)

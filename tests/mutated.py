@@ -25,6 +25,7 @@ from detector import ImageError, ImageSpec, decode_image
 SPEC = ImageSpec()
 SIDE = 7000  # of a bomb: 49 megapixels are just accepted
 MEMORY = 1536 * 2**20  # bytes of address space for the interpreter, numpy, and one bomb of any kind
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 Rng = np.random.Generator
 SIGNATURES = (
     b"\xff\xd8\xff\xe0",
@@ -156,16 +157,11 @@ def _wrong_magic(rng: Rng, photo: Image.Image) -> bytes:
 
 def _chunks_damaged(rng: Rng, photo: Image.Image) -> bytes:
     """A PNG damaged inside its chunks, their checksums made right again: the damage reaches the inflater and the filters."""
-    data = encoded(photo.resize((96, 80)), "PNG")
-    out, at = data[:8], 8
-    while at < len(data):
-        length = int.from_bytes(data[at : at + 4], "big")
-        name, content = data[at + 4 : at + 8], bytearray(data[at + 8 : at + 8 + length])
-        if content and rng.integers(2):
-            content = _flip(rng, content, int(rng.integers(1, 4)))
-        out += chunk(name, bytes(content))
-        at += 12 + length
-    return out
+    data = bytearray(encoded(photo.resize((96, 80)), "PNG"))
+    end_of_header = 29
+    for at in rng.integers(16, (end_of_header, len(data) - 12)[rng.integers(2)], rng.integers(1, 4)):
+        data[at] ^= 1 << rng.integers(8)
+    return with_right_checksums(bytes(data))
 
 
 def _huge_sides(rng: Rng, photo: Image.Image) -> bytes:
@@ -217,7 +213,7 @@ def _scan_bomb(rng: Rng, photo: Image.Image) -> bytes:
 def _segment_bomb(rng: Rng, photo: Image.Image) -> bytes:
     """A file of a million tiny parts before the picture."""
     if rng.integers(2):
-        return b"\x89PNG\r\n\x1a\n" + chunk(b"teSt", b"") * 300_000 + encoded(photo, "PNG")[8:]
+        return PNG_SIGNATURE + chunk(b"teSt", b"") * 300_000 + encoded(photo, "PNG")[8:]
     data = encoded(photo, "JPEG")
     return data[:2] + (b"\xff" * 4, b"\xff\xfe\0\2", b"\xff\xd9")[rng.integers(3)] * 1_000_000 + data[2:]
 
@@ -253,10 +249,22 @@ def _zeros(count: int) -> bytes:
     return zlib.compress(bytes(count), 9)
 
 
+def with_right_checksums(data: bytes) -> bytes:
+    """A PNG whose chunks, whatever they hold, have the checksums that belong to it."""
+    out, at = [PNG_SIGNATURE], len(PNG_SIGNATURE)
+    while at + 12 <= len(data):
+        length = int.from_bytes(data[at : at + 4], "big")
+        if at + 12 + length > len(data):
+            break
+        out.append(chunk(data[at + 4 : at + 8], data[at + 8 : at + 8 + length]))
+        at += 12 + length
+    return b"".join([*out, data[at:]])
+
+
 def png(width: int, height: int, colour: int, depth: int, raw: bytes, *, before: bytes = b"") -> bytes:
     """A PNG of filtered rows `raw`, with the chunks `before` the picture."""
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + before + chunk(b"IDAT", zlib.compress(raw, 9)) + chunk(b"IEND", b"")
+    return PNG_SIGNATURE + header + before + chunk(b"IDAT", zlib.compress(raw, 9)) + chunk(b"IEND", b"")
 
 
 @cache
