@@ -13,7 +13,7 @@ from detector.errors import FileProblem
 from detector.manifest import Manifest
 from detector.scorer import OUTPUTS, open_session, run_graph
 
-ONNX_MODEL, TORCHSCRIPT_MODEL = "model.onnx", "model.pt"
+ONNX_MODELS, TORCHSCRIPT_MODEL = ("model.onnx", "model.int8.onnx", "model.fp16.onnx"), "model.pt"
 Array = NDArray[np.float32]
 
 
@@ -44,16 +44,17 @@ def load_engine(directory: Path, *, device: str = "cpu", threads: int = 0) -> En
     Raises `FileProblem` when the manifest or the model is missing, changed or can't be loaded, or the device is not there.
     """
     manifest = Manifest.load(directory / "manifest.json")
-    found = [name for name in (ONNX_MODEL, TORCHSCRIPT_MODEL) if (directory / name).is_file()]
+    found = [name for name in (*ONNX_MODELS, TORCHSCRIPT_MODEL) if (directory / name).is_file()]
     if len(found) != 1:
-        raise FileProblem(f"the archive must hold either {ONNX_MODEL} or {TORCHSCRIPT_MODEL}; it holds {len(found)} of them")
+        accepted = ", ".join(ONNX_MODELS)
+        raise FileProblem(f"the archive must hold one of {accepted} and {TORCHSCRIPT_MODEL}; it holds {len(found)} of them")
     manifest.verify(directory, only=(found[0],))
-    engine = OnnxEngine if found[0] == ONNX_MODEL else TorchScriptEngine
+    engine = OnnxEngine if found[0] in ONNX_MODELS else TorchScriptEngine
     return engine(directory / found[0], manifest, device=device, threads=threads)
 
 
 class OnnxEngine:
-    """`model.onnx`, which holds the whole graph, in ONNX Runtime. Imports no torch."""
+    """`model.onnx` or one of fewer bits, which holds the whole graph, in ONNX Runtime. Imports no torch."""
 
     def __init__(self, path: Path, manifest: Manifest, *, device: str = "cpu", threads: int = 0) -> None:
         self.manifest = manifest

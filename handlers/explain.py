@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import struct
 import zlib
 from base64 import b64encode
-from io import BytesIO
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from detector.overlay import overlaid
 from detector.verdict import ModelOutputError
@@ -28,7 +27,18 @@ def explanation(photo: NDArray[np.uint8], heat: NDArray[np.float32]) -> dict[str
 
 
 def _png(pixels: NDArray[np.uint8]) -> str:
-    """Base64. Photos have few repeated stretches: to look for none of them is quicker, and the file no larger."""
-    out = BytesIO()
-    Image.fromarray(pixels).save(out, "PNG", compress_type=zlib.Z_HUFFMAN_ONLY)
-    return b64encode(out.getvalue()).decode("ascii")
+    """A PNG file in base64 (W3C PNG specification), each byte as the difference from the pixel to the left.
+
+    Pillow tries five such filters on every row, which takes three times as long for a file a sixth smaller, and was most of
+    what an explanation cost. Compression looks for no repetitions, since photos have few.
+    """
+    height, width, channels = pixels.shape
+    rows = pixels.reshape(height, width * channels)
+    filtered = np.ones((height, 1 + width * channels), np.uint8)  # 1, the filter's number, begins each row
+    filtered[:, 1:] = rows
+    filtered[:, 1 + channels :] -= rows[:, :-channels]
+    packer = zlib.compressobj(strategy=zlib.Z_HUFFMAN_ONLY)
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)  # 8 bits a channel, RGB
+    parts = [(b"IHDR", header), (b"IDAT", packer.compress(filtered.tobytes()) + packer.flush()), (b"IEND", b"")]
+    chunks = [struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in parts]
+    return b64encode(b"\x89PNG\r\n\x1a\n" + b"".join(chunks)).decode("ascii")
