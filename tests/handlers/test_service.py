@@ -28,6 +28,13 @@ def test_each_request_of_a_batch_gets_its_own_status_type_and_id(archives, monke
     assert {context.get_response_content_type(i) for i in range(2)} == {"application/json"}
 
 
+def test_the_limits_come_from_the_environment(archives, monkeypatch, photos):
+    monkeypatch.setenv("UNMASK_MAX_PHOTOS", "1")
+    monkeypatch.setenv("UNMASK_MAX_BODY_BYTES", str(len(photos[0]) - 1))
+    bodies, _ = handled(archives, monkeypatch, [{"data1": b"x", "data2": b"y"}, {"body": photos[0]}], [{}, {}])
+    assert [b["error"]["code"] for b in bodies] == ["too_many_photos", "body_too_large"]
+
+
 VALID = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
