@@ -82,11 +82,13 @@ class GrpcClient:
         self._channel.close()
 
     def _status(self, code: Any, details: str) -> int:
-        """The HTTP status that means the same. TorchServe puts all its refusals under INTERNAL, told apart by their text only,
+        """The HTTP status that means the same. TorchServe puts most refusals under INTERNAL, told apart by their text only,
         and breaks a call off in the middle of a message that is larger than it takes."""
         known = self._grpc.StatusCode
+        if "[overloaded]" in details:
+            return 503
         if code == known.INTERNAL:
-            return 503 if "no worker" in details else 404 if details.startswith("Model ") else 500
+            return 404 if details.startswith("Model ") else 500
         return {known.CANCELLED: 413, known.RESOURCE_EXHAUSTED: 413, known.DEADLINE_EXCEEDED: 408}.get(code, 500)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 from serve.java import find_java, find_torchserve, frontend_jar
-from serve.query_patch import write_patched_class
+from serve.patches import write_patched_classes
 from serve.settings import LOOPBACK, MODEL, Settings
 
 # What the frontend takes beyond the photo, so that a photo just over the limit gets the handler's reason and not an empty 413.
@@ -98,9 +98,9 @@ def render(settings: Settings, version: str, layout: Layout, environment: Mappin
     layout.make()
     (layout.config / "config.properties").write_text(_properties(config(settings, version, layout)), encoding="utf-8")
     (layout.config / "log4j2.xml").write_text(_log4j2(settings, layout), encoding="utf-8")
-    write_patched_class(frontend_jar(), layout.classes)
+    write_patched_classes(frontend_jar(), layout.classes)
     stand_in = layout.python / "torch.py"
-    if settings.archive == "onnx":
+    if settings.archive != "torchscript":
         stand_in.write_text(TORCH_STAND_IN, encoding="utf-8")
     else:
         stand_in.unlink(missing_ok=True)

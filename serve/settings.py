@@ -38,7 +38,9 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="UNMASK_", extra="forbid", frozen=True)
 
     artifacts: Path = Field(default=Path("artifacts"), description="Folder that `python -m export` wrote.")
-    archive: Literal["onnx", "torchscript"] = Field(default="onnx", description="Which of its two archives to serve.")
+    archive: Literal["onnx", "int8", "fp16", "torchscript"] = Field(
+        default="onnx", description="Which of its archives to serve: onnx is float32, int8 for CPUs with VNNI, fp16 for GPUs."
+    )
     state: Path = Field(
         default_factory=default_state_dir, description="Folder for rendered files, logs and metrics; one server each."
     )
@@ -71,7 +73,9 @@ class Settings(BaseSettings):
     startup_timeout: int = Field(default=110, ge=1, description="Seconds that the workers may take to load the model.")
     drain_limit: float = Field(default=30, ge=0, description="Seconds that requests in hand may take to finish after TERM.")
     drain_grace: float = Field(
-        default=0, ge=0, description="Seconds to go on serving after TERM, for load balancers to notice."
+        default=0,
+        ge=0,
+        description="Seconds to go on serving after TERM, for load balancers to notice; then new requests get 503.",
     )
     java_options: str = Field(default="", description="More options for the JVM, separated by spaces.")
     log_level: Literal["ERROR", "WARN", "INFO", "DEBUG"] = Field(default="WARN", description="Least severity that is logged.")

@@ -22,6 +22,7 @@ from serve.errors import ServerDied, StartupFailed
 from serve.health import Health, HealthServer
 from serve.logs import last_line, worker_exception
 from serve.management import Management, ModelStatus
+from serve.patches import DRAINING, REFUSING
 from serve.record import FILE, Record, record_of, take_lock
 from serve.render import Command, Layout, render
 from serve.settings import Settings
@@ -204,12 +205,19 @@ class Supervisor:
                 raise ServerDied(f"the workers do not come back; the reason is in {self._layout.logs}")
 
     def _drain(self) -> None:
-        """Go on serving until nothing is in hand, or the limit is reached, or a second signal comes."""
+        """Serve what still comes for the grace period, then refuse it, until nothing is in hand any more.
+
+        Every answer closes its connection from now on, so that who keeps one open goes elsewhere. The limit, or a second
+        signal, ends it all.
+        """
         assert self._jvm is not None
         print("draining", file=sys.stderr, flush=True)
+        (self._layout.work / DRAINING).touch()
         start = idle_since = time.monotonic()
         limit = self._settings.drain_grace + self._settings.drain_limit
         while not self._hurry and self._jvm.poll() is None and (now := time.monotonic()) - start < limit:
+            if now - start >= self._settings.drain_grace:
+                (self._layout.work / REFUSING).touch()
             status = self._look()
             if status is None or status.pending or requests_in_progress(self._layout.metrics):
                 idle_since = now

@@ -1,13 +1,36 @@
-"""A second server, for the other archive."""
+"""Servers of one worker, a second one for the other archive, and a photo that keeps them busy."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from tests.conftest import encode
 from tests.serve.running import RunningServer
+
+
+@pytest.fixture(scope="session")
+def slow_photo() -> bytes:
+    """A photo of few bytes that takes long to decode."""
+    ramp = np.arange(4000, dtype=np.uint16)
+    return encode(np.repeat((np.add.outer(ramp, ramp) // 32).astype(np.uint8)[:, :, None], 3, axis=2))
+
+
+@pytest.fixture
+def start(artifacts: Path, tmp_path: Path) -> Iterator[Callable[..., RunningServer]]:
+    """Start servers of one worker that are gone when the test is over."""
+    servers: list[RunningServer] = []
+
+    def begin(folder: Path = artifacts, *flags: str) -> RunningServer:
+        servers.append(RunningServer(folder, tmp_path / f"state{len(servers)}", "--workers", "1", *flags))
+        return servers[-1]
+
+    yield begin
+    for server in servers:
+        server.stop()
 
 
 @pytest.fixture(scope="session")

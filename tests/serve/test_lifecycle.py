@@ -11,36 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
-import numpy as np
 import psutil
 import pytest
 
 from detector import Manifest, sha256
 from serve.client import RestClient
 from serve.record import find_record
-from tests.conftest import encode
-from tests.serve.running import RunningServer, serve, survivors
-
-
-@pytest.fixture
-def start(artifacts, tmp_path):
-    """Start servers that are gone when the test is over."""
-    servers: list[RunningServer] = []
-
-    def begin(folder: Path = artifacts, *flags: str) -> RunningServer:
-        servers.append(RunningServer(folder, tmp_path / f"state{len(servers)}", "--workers", "1", *flags))
-        return servers[-1]
-
-    yield begin
-    for server in servers:
-        server.stop()
-
-
-@pytest.fixture(scope="module")
-def slow_photo() -> bytes:
-    """A photo of few bytes that takes long to decode."""
-    ramp = np.arange(4000, dtype=np.uint16)
-    return encode(np.repeat((np.add.outer(ramp, ramp) // 32).astype(np.uint8)[:, :, None], 3, axis=2))
+from tests.serve.running import serve, survivors
 
 
 def test_it_is_live_but_not_ready_until_the_workers_are(start):
@@ -93,7 +70,7 @@ def test_stop_drains_what_is_in_hand_and_leaves_no_process(artifacts, tmp_path, 
         supervisor = psutil.Process(record.pid)
         family = [supervisor, *supervisor.children(recursive=True)]
         client = RestClient(record.rest_url)
-        with ThreadPoolExecutor(6) as pool, closing(client):
+        with ThreadPoolExecutor(13) as pool, closing(client):
             client.predict(slow_photo)
             waiting = [pool.submit(client.predict, slow_photo) for _ in range(12)]
             waiting[0].result()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from detector import FileProblem
-from serve import query_patch
+from serve import patches
 from serve.render import Layout, render
 from serve.settings import Settings, load_settings
 
@@ -91,9 +91,9 @@ def test_the_log_configuration_is_xml_whatever_the_folder_is_called(tmp_path):
 def test_another_torchserves_jar_is_not_patched(tmp_path):
     jar = tmp_path / "model-server.jar"
     with zipfile.ZipFile(jar, "w") as archive:
-        archive.writestr(query_patch.CLASS, b"\xca\xfe\xba\xbe another")
+        archive.writestr(next(iter(patches.PATCHES)), b"\xca\xfe\xba\xbe another")
     with pytest.raises(FileProblem, match=r"0\.12\.0"):
-        query_patch.write_patched_class(jar, tmp_path)
+        patches.write_patched_classes(jar, tmp_path)
 
 
 def test_the_rendered_command_is_printed_with_its_environment(artifacts, tmp_path):

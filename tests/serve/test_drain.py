@@ -1,0 +1,102 @@
+"""TERM under load: whoever was accepted is answered, and behind a load balancer nobody notices a replacement."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+
+from tests.serve.balancer import Balancer
+
+REPLACED_UNDER = 10_000  # requests
+
+
+def test_clients_that_keep_asking_are_sent_away_and_none_that_was_accepted_is_lost(start, artifacts, photos):
+    server = start(artifacts, "--drain-limit", "20").await_ready()
+    outcomes: Counter[str] = Counter()
+    closing = threading.Event()
+
+    def client() -> None:
+        with httpx.Client(timeout=30, trust_env=False) as http:
+            while True:
+                response = http.post(server.record.rest_url, content=photos[0])
+                outcomes[str(response.status_code)] += 1
+                if response.headers.get("Connection") == "close":
+                    closing.set()
+                if response.status_code == 503:
+                    outcomes["told to come back"] += response.headers["Retry-After"] == "1"
+                    return
+
+    threads = [threading.Thread(target=client) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    while outcomes["200"] < 50:
+        time.sleep(0.01)
+    server.signal(signal.SIGTERM)
+    asked = time.monotonic()
+    assert server.process.wait(60) == 0
+    assert time.monotonic() - asked < 20
+    for thread in threads:
+        thread.join(30)
+    assert closing.is_set()
+    assert outcomes["503"] == outcomes["told to come back"] == len(threads)
+    assert set(outcomes) == {"200", "503", "told to come back"}
+
+
+@contextmanager
+def asking(port: int, photo: bytes, clients: int) -> Iterator[Counter[int]]:
+    """Clients that ask one photo after the other, each over a connection of its own; the answers' statuses so far."""
+    statuses: Counter[int] = Counter()
+    over = threading.Event()
+
+    def client() -> None:
+        connection = HTTPConnection("127.0.0.1", port, timeout=60)
+        while not over.is_set():
+            connection.request("POST", "/", photo)
+            response = connection.getresponse()
+            response.read()
+            statuses[response.status] += 1
+
+    threads = [threading.Thread(target=client) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield statuses
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join(60)
+
+
+def test_two_servers_are_replaced_behind_a_load_balancer_and_no_request_is_lost(start, artifacts: Path, photos):
+    servers = [start(artifacts, "--drain-grace", "1").await_ready() for _ in range(2)]
+    backends = [(s.record.rest_url, f"{s.record.supervisor_url}/readyz") for s in servers]
+    balancer = Balancer(lambda: backends)
+    try:
+        while balancer.ready() < 2:
+            time.sleep(0.05)
+        with asking(balancer.port, photos[0], clients=6) as statuses:
+            for old in list(servers):
+                new = start(artifacts, "--drain-grace", "1").await_ready()
+                backends.append((new.record.rest_url, f"{new.record.supervisor_url}/readyz"))
+                while balancer.ready() < 3:
+                    time.sleep(0.05)
+                gone = urlsplit(old.record.rest_url).port
+                old.signal(signal.SIGTERM)
+                assert old.process.wait(60) == 0
+                backends[:] = [each for each in backends if urlsplit(each[0]).port != gone]
+                while balancer.ready() != 2:
+                    time.sleep(0.05)
+            while sum(statuses.values()) < REPLACED_UNDER:
+                time.sleep(0.1)
+    finally:
+        balancer.close()
+    assert set(statuses) == {200}
