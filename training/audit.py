@@ -135,7 +135,8 @@ class Audit:
         lines += [f"  {name:<13} {auc:.3f}{'  <- warning' if name in flagged else ''}" for name, auc in self.shortcuts.items()]
         lines += [] if self.shortcuts else ["  not measured: fewer than ten photos of a class"]
         leaks = len(self.leaks) + len(self.leaking_groups)
-        lines += ["", f"{leaks} leaks: what is reported on such a folder means nothing" if leaks else "no leaks"]
+        found = f"{leaks} leak{'s' if leaks > 1 else ''}: what is reported on such a folder means nothing"
+        lines += ["", found if leaks else "no leaks"]
         return "\n".join(lines)
 
     def require_no_leak(self) -> None:
