@@ -1,5 +1,6 @@
-"""Commands: `run` loads a server and reports on it, `roofline` does the same work in one process without one, `training` times
-training beside timm's recipe, `results` trains every architecture and compares them."""
+"""Commands: `run` loads a server and reports on it, `roofline` does the same work in one process without one,
+`serve-vs-roofline` holds the one against the other and against peers, `training` times training beside timm's recipe,
+`results` trains every architecture and compares them."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import busy_cpus, machine
+from benchmarks.peers import PEERS
 from benchmarks.photos import describe, load_photos
 from detector import UsageError, cli
 from detector.cpus import available_cpus
@@ -32,7 +34,8 @@ def _run(arguments: argparse.Namespace) -> int:
     load = Load(protocols, arguments.users, arguments.duration, arguments.warm_up, arguments.photos, arguments.photo_count)
     if not (arguments.artifacts or arguments.target):
         raise UsageError("give --artifacts DIR to start a server, or --target URL of one that runs")
-    known = local_answers(arguments.artifacts / "model.onnx", load) if arguments.artifacts else {}
+    model = f"model.{arguments.archive}.onnx" if arguments.archive in ("int8", "fp16") else "model.onnx"
+    known = local_answers(arguments.artifacts / model, load) if arguments.artifacts else {}
     busy = busy_cpus()
     serving: AbstractContextManager[Server] = (
         nullcontext(running_server(arguments.target, arguments.target_grpc, arguments.target_metrics))
@@ -75,12 +78,28 @@ def _roofline(arguments: argparse.Namespace) -> int:
         device=arguments.device,
     )
     about = {"photos": describe(photos, arguments.photos), "machine": machine(), "busy_cpus_before": busy}
-    text = json.dumps({**result, **about}, indent=2)
-    print(text)
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(text + "\n", encoding="utf-8")
+    _print_and_keep({**result, **about}, arguments.out)
     return 0
+
+
+def _print_and_keep(result: dict[str, Any], out: Path | None) -> None:
+    text = json.dumps(result, indent=2)
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text + "\n", encoding="utf-8")
+    print(text)
+
+
+def _versus(arguments: argparse.Namespace) -> int:
+    from benchmarks.versus import Contest, compare
+
+    busy = busy_cpus()
+    contest = Contest(**{name: getattr(arguments, name) for name in Contest.__dataclass_fields__})
+    result = compare(arguments.artifacts, contest, busy_before=busy)
+    _print_and_keep(result, arguments.out)
+    if not result["ok"]:
+        print("error: not every request was answered and passed its check", file=sys.stderr)
+    return 0 if result["ok"] else 1
 
 
 def _training(arguments: argparse.Namespace) -> int:
@@ -122,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--warm-up", type=_count, default=5, metavar="S", help="seconds before, not counted (default: 5)")
     run.add_argument("--protocol", choices=("rest", "grpc", "both"), default="both")
     run.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    run.add_argument("--archive", choices=("onnx", "torchscript"), default="onnx")
+    run.add_argument("--archive", choices=("onnx", "int8", "fp16", "torchscript"), default="onnx")
     run.add_argument("--workers", type=_count, metavar="N", help="worker processes (default: the server's own)")
     run.add_argument("--out", type=Path, default=Path("reports/benchmark"), metavar="DIR", help="(default: %(default)s)")
 
@@ -134,6 +153,22 @@ def _parser() -> argparse.ArgumentParser:
     roof.add_argument("--batch", type=_counts, default=(1, 4, 8, 16), metavar="N,N", help="sizes to try (default: 1,4,8,16)")
     roof.add_argument("--threads", type=_count, metavar="N", help="CPUs to use (default: all this process may use)")
     roof.add_argument("--out", type=Path, metavar="FILE", help="also write the JSON here")
+
+    versus = commands.add_parser(
+        "serve-vs-roofline", parents=[photos], help="a server beside the roofline and its peers, in one run"
+    )
+    versus.set_defaults(call=_versus)
+    versus.add_argument("--artifacts", type=Path, required=True, metavar="DIR", help="what `python -m export` wrote")
+    versus.add_argument("--users", type=_counts, default=(1, 8, 16, 32), metavar="N,N", help="(default: 1,8,16,32)")
+    versus.add_argument("--seconds", type=_count, default=8, metavar="S", help="for each load (default: %(default)s)")
+    versus.add_argument("--warm-up", type=_count, default=4, metavar="S", help="before each, not counted (default: 4)")
+    versus.add_argument("--roofline-seconds", type=_seconds, default=10.0, metavar="S", help="(default: 10)")
+    versus.add_argument("--batch", type=_counts, default=(1, 4, 8, 16), metavar="N,N", help="of its sweep (default: 1,4,8,16)")
+    versus.add_argument(
+        "--peers", type=_peers, default=tuple(PEERS), metavar="NAME,NAME", help=f"of {', '.join(PEERS)} (default), or none"
+    )
+    versus.add_argument("--workers", type=_count, metavar="N", help="of our server (default: its own)")
+    versus.add_argument("--out", type=Path, metavar="FILE", help="also write the JSON here")
 
     train = commands.add_parser("training", help="training throughput, side by side with timm's recipe")
     train.set_defaults(call=_training)
@@ -168,6 +203,13 @@ def _count(text: str) -> int:
 
 def _counts(text: str) -> tuple[int, ...]:
     return tuple(_count(part) for part in text.split(","))
+
+
+def _peers(text: str) -> tuple[str, ...]:
+    names = () if text == "none" else tuple(text.split(","))
+    if unknown := sorted(set(names) - set(PEERS)):
+        raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: unknown; there are {', '.join(PEERS)} and none")
+    return names
 
 
 def _seconds(text: str) -> float:

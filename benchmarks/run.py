@@ -41,8 +41,9 @@ def benchmark(server: Server, load: Load, known: dict[str, float], *, busy_befor
     """
     started = datetime.now(timezone.utc)
     photos = load_photos(load.photos, load.photo_count)
+    assert server.metrics is not None
     read_metrics(server.metrics)
-    runs = [{"protocol": protocol, **_one(server, load, protocol, known)} for protocol in load.protocols]
+    runs = [{"protocol": protocol, **measure(server, load, protocol, known)} for protocol in load.protocols]
     notes = [_miscount(run) for run in runs]
     busy = max(busy_before, *(run["other_cpus"] or 0.0 for run in runs))
     if busy > NOISY_ABOVE_CPUS:
@@ -78,19 +79,24 @@ def local_answers(model: Path, load: Load) -> dict[str, float]:
     return {p.name: scorer.score(p.data).calibrated for p in tqdm(photos, desc="scoring locally", unit="photo")}
 
 
-def _one(server: Server, load: Load, protocol: str, known: dict[str, float]) -> dict[str, Any]:
-    """A warm-up that is thrown away, then the measured load with the server's counters read around it."""
+def measure(server: Server, load: Load, protocol: str, known: dict[str, float], label: str | None = None) -> dict[str, Any]:
+    """A warm-up that is thrown away, then the measured load with the server's counters, where it has any, read around it.
+
+    label: of the progress bars; the protocol without it.
+    """
+    label = label or protocol
     common: dict[str, Any] = {
         "users": load.users,
         "photos": load.photos,
         "photo_count": load.photo_count,
         "known": known,
     }
-    run_load(server.target, protocol, seconds=load.warm_up, label=f"warm-up {protocol}", **common)
-    before, cpu_before = read_metrics(server.metrics), server.cpu_seconds()
-    samples = run_load(server.target, protocol, seconds=load.seconds, label=f"measure {protocol}", **common)
-    cpu_after, after = server.cpu_seconds(), read_metrics(server.metrics)
-    run = {**samples.to_dict(), "server_cpu_ms": None, "other_cpus": None, "server": between(before, after)}
+    run_load(server.target, protocol, seconds=load.warm_up, label=f"warm-up {label}", **common)
+    before, cpu_before = server.metrics and read_metrics(server.metrics), server.cpu_seconds()
+    samples = run_load(server.target, protocol, seconds=load.seconds, label=f"measure {label}", **common)
+    cpu_after, after = server.cpu_seconds(), server.metrics and read_metrics(server.metrics)
+    inside = between(before, after) if before and after else None
+    run = {**samples.to_dict(), "server_cpu_ms": None, "other_cpus": None, "server": inside}
     if samples.started and cpu_before is not None and cpu_after is not None:
         used = cpu_after - cpu_before
         others = samples.machine_cpu_seconds - samples.cpu_seconds - used

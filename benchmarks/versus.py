@@ -1,0 +1,139 @@
+"""A server beside the roofline and beside its peers: one model, the same photos, the same load generator, all in one run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from benchmarks.machine import machine
+from benchmarks.photos import describe, load_photos
+from benchmarks.roofline import roofline
+from benchmarks.run import NOISY_ABOVE_CPUS, Load, local_answers, measure
+from benchmarks.serving import Server, own_server, peer_server, why_not
+from detector.cpus import available_cpus
+
+OURS = "unmask"
+MOVED_ABOVE = 0.10
+KEPT = ("requests", "failures", "failure_reasons", "requests_per_second", "latency_ms", "thirds", "steady")
+KEPT_CPU = ("server_cpu_ms", "load_generator_cpu_ms", "other_cpus")
+
+
+@dataclass(frozen=True)
+class Contest:
+    """What is measured. users: clients at a time, one load after the other. seconds and warm_up: of each load.
+    roofline_seconds and batch: of the roofline and its sweep. peers: names out of `PEERS`. workers: of our server, None for
+    its own choice."""
+
+    users: Sequence[int]
+    seconds: int
+    warm_up: int
+    roofline_seconds: float
+    batch: Sequence[int]
+    peers: Sequence[str]
+    photos: Path | None
+    photo_count: int
+    workers: int | None
+
+
+def compare(artifacts: Path, contest: Contest, *, busy_before: float) -> dict[str, Any]:
+    """The roofline, then every server under each load, then the roofline again, as JSON values.
+
+    All servers are up meanwhile, and take turns at each number of clients, so that what is compared was measured within
+    a minute; what the waiting ones use is in `other_cpus`. busy_before: CPUs that others used before any of it.
+    Raises `StartupFailed` when a server does not get ready, `LoadFailed` when Locust breaks, `FileProblem` for the artifacts.
+    """
+    load = Load(("rest",), 1, contest.seconds, contest.warm_up, contest.photos, contest.photo_count)
+    known = local_answers(artifacts / "model.onnx", load)
+    skipped = {peer: reason for peer in contest.peers if (reason := why_not(peer))}
+    before = _roofline(artifacts, contest)
+    with ExitStack() as stack:
+        photo = load_photos(contest.photos, contest.photo_count)[0].data
+        servers = {OURS: stack.enter_context(own_server(artifacts, "onnx", contest.workers, "cpu"))}
+        for peer in contest.peers:
+            if peer not in skipped:
+                servers[peer] = stack.enter_context(peer_server(peer, artifacts, photo))
+        runs: dict[str, dict[int, dict[str, Any]]] = {name: {} for name in servers}
+        for users in contest.users:
+            for name, server in servers.items():
+                runs[name][users] = _one(name, server, replace(load, users=users), known)
+        about = {name: server.about for name, server in servers.items()}
+    after = _roofline(artifacts, contest)
+    every = [run for by_users in runs.values() for run in by_users.values()]
+    return {
+        "ok": all(run["requests"] and not run["failures"] for run in every),
+        "ratios": ratios(before, after, runs),
+        "notes": _notes(before, after, every, busy_before),
+        "skipped": skipped,
+        "roofline": {"before": before, "after": after},
+        "servers": {name: {**about[name], "runs": list(runs[name].values())} for name in runs},
+        "settings": {
+            "seconds": contest.seconds,
+            "warm_up_seconds": contest.warm_up,
+            "photos": describe(load_photos(contest.photos, contest.photo_count), contest.photos),
+        },
+        "machine": machine(),
+        "busy_cpus_before": busy_before,
+    }
+
+
+def ratios(before: dict[str, Any], after: dict[str, Any], runs: dict[str, dict[int, dict[str, Any]]]) -> dict[str, Any]:
+    """What the run was for, by number of clients as text (JSON has no other keys).
+
+    of_roofline: our requests per second by the roofline's photos per second. of_peers: ours by each peer's. Both above 1
+    when we are faster. single_photo_ms: our median latency with one client (None without such a load), the roofline's,
+    and the difference, which is the price of a server. The roofline is the mean of the two times it was taken.
+    """
+    most = mean(side["throughput"]["photos_per_second"] for side in (before, after))
+    soonest = mean(side["single_photo"]["p50"] for side in (before, after))
+    rate = {name: {str(n): run["requests_per_second"] for n, run in by_users.items()} for name, by_users in runs.items()}
+    alone = runs[OURS][1]["latency_ms"].get("p50") if 1 in runs[OURS] else None
+    return {
+        "of_roofline": {name: {n: _ratio(found, most) for n, found in rates.items()} for name, rates in rate.items()},
+        "of_peers": {
+            name: {n: _ratio(rate[OURS][n], found) for n, found in rates.items()}
+            for name, rates in rate.items()
+            if name != OURS
+        },
+        "single_photo_ms": {
+            "server": alone,
+            "roofline": round(soonest, 3),
+            "difference": None if alone is None else round(alone - soonest, 3),
+        },
+    }
+
+
+def _ratio(a: float, b: float) -> float | None:
+    return round(a / b, 3) if b else None
+
+
+def _roofline(artifacts: Path, contest: Contest) -> dict[str, Any]:
+    photos = load_photos(contest.photos, contest.photo_count)
+    found = roofline(
+        artifacts / "model.onnx", photos, threads=available_cpus(), batches=contest.batch, seconds=contest.roofline_seconds
+    )
+    return {key: found[key] for key in ("single_photo", "throughput")}
+
+
+def _one(name: str, server: Server, load: Load, known: dict[str, float]) -> dict[str, Any]:
+    run = measure(server, load, "rest", known, f"{name}, {load.users} clients")
+    print(f"{name}, {load.users} clients: {run['requests_per_second']}/s, {run['failures']} failed", file=sys.stderr)
+    return {"users": load.users, **{key: run[key] for key in (*KEPT, *KEPT_CPU)}}
+
+
+def _notes(before: dict[str, Any], after: dict[str, Any], runs: list[dict[str, Any]], busy_before: float) -> list[str]:
+    notes = []
+    first, second = (side["throughput"]["photos_per_second"] for side in (before, after))
+    if abs(first - second) > MOVED_ABOVE * min(first, second):
+        notes.append(f"The roofline moved from {first} to {second} photos per second, so the machine was not quiet.")
+    busy = max(busy_before, *(run["other_cpus"] or 0.0 for run in runs))
+    if busy > NOISY_ABOVE_CPUS:
+        notes.append(f"Up to {busy} CPUs were busy with other work before or meanwhile, so these numbers are noisy.")
+    unsteady = sum(not run["steady"] for run in runs)
+    if unsteady:
+        notes.append(f"{unsteady} of {len(runs)} loads were not steady: measure longer.")
+    return notes
