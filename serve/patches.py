@@ -1,4 +1,4 @@
-"""Five classes of TorchServe 0.12, changed where it can't be configured and put before its jar on the class path.
+"""Six classes of TorchServe 0.12, changed where it can't be configured and put before its jar on the class path.
 
 - The query string of `/predictions/MODEL?key=value` reaches the handler. Stock, `handlePredictions` passes null where the
   other paths pass `new QueryStringDecoder(req.uri())`.
@@ -7,6 +7,8 @@
 - While the file `draining` lies in the JVM's working directory every answer closes its connection, and while `refusing` does
   new requests are refused in the same way, so that the server can end with nothing in hand. Stock, clients that keep their
   connections open lose the request that they send next.
+- A worker takes what waits, up to a batch, without waiting for more. Stock, it either waits (`maxBatchDelay`) though nobody
+  comes, or, told not to, takes two at the most.
 
 TorchServe is no longer maintained, so there is no release to wait for. The jar itself stays as it is.
 """
@@ -122,6 +124,13 @@ def _refuse(java: JavaClass) -> None:
     java.splice("addJob", asked, asked + _file_exists(java, REFUSING) + _IOR, stack=4)
 
 
+def _take_what_waits(java: JavaClass) -> None:
+    """`if (maxBatchDelay <= 0) continue;` where the loop that fills a batch had `break`; it ends when none are left."""
+    # lload 6, lconst_0, lcmp, ifgt to the end of the loop's body, goto behind the loop; now to the end of the body too
+    test, behind, on = bytes.fromhex("160609949d0006a7"), b"\x00\x09", b"\x00\x03"
+    java.splice("pollBatch", test + behind, test + on, stack=0)
+
+
 def _file_exists(java: JavaClass, name: str) -> bytes:
     """`new File(name).exists()`; the name is relative to the JVM's working directory."""
     return _new(java, "java/io/File", _text(java, name)) + _call(java, _VIRTUAL, "java/io/File", "exists", "()Z")
@@ -168,5 +177,9 @@ PATCHES: dict[str, tuple[str, Callable[[JavaClass], None]]] = {
     "org/pytorch/serve/wlm/ModelManager.class": (
         "c32ec7d1b524cc3992b068659874274c0611c2472dfe94eaadcabdc14a5c51bf",
         _refuse,
+    ),
+    "org/pytorch/serve/wlm/Model.class": (
+        "7c5523f1fe77fe79aa32665469e17725e70518692abcf4987989ef72f10d4cff",
+        _take_what_waits,
     ),
 }
