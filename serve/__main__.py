@@ -9,11 +9,11 @@ import sys
 import tempfile
 from contextlib import closing
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from detector.cli import run
 from serve import control, grpc_stubs
-from serve.artifacts import install_archive
+from serve.artifacts import install_archives
 from serve.client import GrpcClient, RestClient
 from serve.predict import predict_files
 from serve.record import find_record
@@ -51,11 +51,17 @@ def _status(options: argparse.Namespace, arguments: list[str]) -> int:
     return 0 if status["ready"] else 1
 
 
+def _promote(options: argparse.Namespace, arguments: list[str]) -> int:
+    before = control.promote(_state(options), options.version)
+    changed = f"before: {before.default}" if before.default != options.version else "as before"
+    print(f"{options.version} is the default version ({changed})")
+    return 0
+
+
 def _render(options: argparse.Namespace, arguments: list[str]) -> int:
     settings = _settings(options)
     layout = Layout(options.out.resolve(), Path(tempfile.gettempdir()))
-    manifest = install_archive(settings, layout)
-    command = render(settings, manifest.model.version, layout)
+    command = render(settings, install_archives(settings, layout), layout)
     print(shlex.join(["env", *(f"{k}={v}" for k, v in command.variables.items()), *command.arguments]))
     return 0
 
@@ -70,10 +76,11 @@ def _predict(options: argparse.Namespace, arguments: list[str]) -> int:
     fallback = load_settings({})
     client: RestClient | GrpcClient
     if options.grpc:
-        client = GrpcClient(options.target or (record.grpc_target if record else f"127.0.0.1:{fallback.grpc_port}"))
+        target = options.target or (record.grpc_target if record else f"127.0.0.1:{fallback.grpc_port}")
+        client = GrpcClient(target, version=options.version)
     else:
         url = f"http://127.0.0.1:{fallback.rest_port}/predictions/detector"
-        client = RestClient(options.url or (record.rest_url if record else url))
+        client = RestClient(options.url or (record.rest_url if record else url), version=options.version)
     failed = False
     with closing(client):
         for verdict in predict_files(client, options.files, use_calibrator=not options.raw, concurrency=options.concurrency):
@@ -111,6 +118,11 @@ def _parser() -> argparse.ArgumentParser:
         _add_state(sub)
         sub.set_defaults(command=command)
 
+    promote = commands.add_parser("promote", help="let a version answer where requests name none; the same command goes back")
+    promote.add_argument("version", metavar="VERSION", help="one of those that `status` lists")
+    _add_state(promote)
+    promote.set_defaults(command=_promote)
+
     rendered = commands.add_parser("render", help="write TorchServe's files and print the command that uses them")
     _add_settings(rendered)
     rendered.add_argument("--out", type=Path, required=True, help="folder to write to")
@@ -123,6 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("files", nargs="+", type=Path, metavar="FILE")
     predict.add_argument("--grpc", action="store_true", help="over gRPC instead of REST")
     predict.add_argument("--raw", "--no-calib", action="store_true", help="the raw probability, not the calibrated one")
+    predict.add_argument("--version", default="", help="of the model; the default one where none is named")
     predict.add_argument("--url", help="of the predictions endpoint, for a server that runs elsewhere")
     predict.add_argument("--target", help="HOST:PORT for gRPC, for a server that runs elsewhere")
     predict.add_argument("--concurrency", type=int, default=8, help="photos on their way at once (8)")
@@ -139,11 +152,15 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     """A flag for each setting; what is not given is left to the environment and the defaults."""
     for name, field in Settings.model_fields.items():
         annotation: Any = field.annotation
-        default = "" if field.default_factory is not None or field.default == "" else f" ({field.default})"
+        several = get_origin(annotation) is tuple
+        value: Any = field.default[0] if several else field.default
+        default = "" if field.default_factory is not None or value == "" else f" ({value})"
+        kind: Any = get_args(annotation)[0] if several else annotation
         parser.add_argument(
             "--" + name.replace("_", "-"),
-            type=annotation if annotation in (int, float, Path) else str,
-            choices=get_args(annotation) or None,
+            action="append" if several else "store",
+            type=kind if kind in (int, float, Path) else str,
+            choices=get_args(kind) or None,
             help=f"{field.description}{default}".replace("%", "%%"),
         )
 

@@ -1,9 +1,10 @@
-"""The archive to serve, held against the manifest before anything is started."""
+"""The archives to serve, held against their manifests before anything is started."""
 
 from __future__ import annotations
 
 import shutil
 from importlib.util import find_spec
+from pathlib import Path
 
 from detector.errors import FileProblem, UsageError
 from detector.manifest import Manifest
@@ -11,22 +12,44 @@ from serve.render import Layout
 from serve.settings import Settings
 
 
-def install_archive(settings: Settings, layout: Layout) -> Manifest:
-    """Copy the archive into the model store, verify the copy, and return the manifest.
+def install_archives(settings: Settings, layout: Layout) -> dict[str, str]:
+    """Copy an archive of each artifact folder into the model store, verify it, and return the copies' names by version.
 
-    The copy is what is served, so that a file changed after the check can't be. Raises `FileProblem` when the manifest or the
-    archive is missing, or the archive's SHA-256 is not the manifest's, `UsageError` when what runs it is not installed.
+    The copy is what is served, so that a file changed after the check can't be. Raises `FileProblem` when a manifest or an
+    archive is missing, or an archive's SHA-256 is not its manifest's, `UsageError` when what runs it is not installed or two
+    folders hold the same version.
     """
     if settings.archive == "torchscript" and find_spec("torch") is None:
         raise UsageError("the torchscript archive needs torch, which is not installed here; serve --archive onnx")
-    if not settings.artifacts.is_dir():
-        raise FileProblem(f"{settings.artifacts}: no such folder; `python -m export` writes one, --artifacts names it")
-    manifest = Manifest.load(settings.artifacts / "manifest.json")
-    name = settings.archive_name
-    if not (settings.artifacts / name).is_file():
-        raise FileProblem(f"{settings.artifacts / name}: no such file; `python -m export` writes it")
+    found: dict[str, tuple[Path, Manifest]] = {}
+    for folder in settings.artifacts:
+        manifest = _manifest(folder)
+        version = manifest.model.version
+        if version in found:
+            raise UsageError(
+                f"{found[version][0]} and {folder} both hold version {version}; `python -m export --version` sets it, "
+                "so export one of them again with another"
+            )
+        found[version] = folder, manifest
     shutil.rmtree(layout.store, ignore_errors=True)
     layout.store.mkdir(parents=True)
-    shutil.copyfile(settings.artifacts / name, layout.store / name)
-    manifest.verify(layout.store, only=(name,))
-    return manifest
+    archives = {version: f"detector-{settings.archive}-{i}.mar" for i, version in enumerate(found, 1)}
+    for version, (folder, manifest) in found.items():
+        _verified_copy(folder, settings, manifest, layout.store).rename(layout.store / archives[version])
+    return archives
+
+
+def _manifest(folder: Path) -> Manifest:
+    if not folder.is_dir():
+        raise FileProblem(f"{folder}: no such folder; `python -m export` writes one, --artifacts names it")
+    return Manifest.load(folder / "manifest.json")
+
+
+def _verified_copy(folder: Path, settings: Settings, manifest: Manifest, store: Path) -> Path:
+    name = settings.archive_name
+    if not (folder / name).is_file():
+        precision = f" --precision {settings.archive}" if settings.archive in ("int8", "fp16") else ""
+        raise FileProblem(f"{folder / name}: no such file; `python -m export{precision}` writes it")
+    shutil.copyfile(folder / name, store / name)
+    manifest.verify(store, only=(name,))
+    return store / name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import Any, Protocol
+from urllib.parse import quote
 
 from detector.errors import UnmaskError
 from detector.verdict import error_body
@@ -25,12 +26,13 @@ class Client(Protocol):
 
 
 class RestClient:
-    """Over HTTP. url: of the predictions endpoint, such as http://127.0.0.1:8080/predictions/detector."""
+    """Over HTTP. url: of the predictions endpoint, such as http://127.0.0.1:8080/predictions/detector. version: of the model,
+    the default one where it is empty."""
 
-    def __init__(self, url: str, timeout: float = 60.0) -> None:
+    def __init__(self, url: str, timeout: float = 60.0, *, version: str = "") -> None:
         import httpx
 
-        self._url = url
+        self._url = f"{url}/{quote(version, safe='')}" if version else url
         self._http = httpx.Client(timeout=timeout, trust_env=False)
         self._unreachable = httpx.TransportError
 
@@ -51,23 +53,23 @@ class RestClient:
 
 
 class GrpcClient:
-    """Over gRPC. target: host and port, such as 127.0.0.1:7070."""
+    """Over gRPC. target: host and port, such as 127.0.0.1:7070. version: of the model, the default one where it is empty."""
 
-    def __init__(self, target: str, timeout: float = 60.0) -> None:
+    def __init__(self, target: str, timeout: float = 60.0, *, version: str = "") -> None:
         import grpc
 
         from serve.grpc_stubs import load
 
         self._grpc = grpc
         self._messages, services = load()
-        self._target, self._timeout = target, timeout
+        self._target, self._timeout, self._version = target, timeout, version
         self._channel = grpc.insecure_channel(target)
         self._stub = services.InferenceAPIsServiceStub(self._channel)
 
     def predict(self, data: bytes, *, use_calibrator: bool = True) -> dict[str, Any]:
         """The verdict's JSON, or its failing form. Raises `ServerUnreachable` when nothing answers."""
         inputs = {"data": data} | ({} if use_calibrator else {"use_calib": b"0"})
-        request = self._messages.PredictionsRequest(model_name=MODEL, input=inputs)
+        request = self._messages.PredictionsRequest(model_name=MODEL, model_version=self._version, input=inputs)
         try:
             reply = self._stub.Predictions(request, timeout=self._timeout)
         except self._grpc.RpcError as error:

@@ -8,12 +8,15 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from serve.errors import StillRunning
+from serve.errors import NotRunning, ServerUnreachable, StillRunning
+from serve.management import Management, Versions
 from serve.record import Record, find_record
 
 STOP_MARGIN_SECONDS = 30.0
@@ -64,12 +67,29 @@ def stop(state: Path) -> bool:
     return True
 
 
+def promote(state: Path, version: str) -> Versions:
+    """Let another version of the server of `state` answer where requests name none, and return what it served before.
+
+    Raises `NotRunning`, `UnknownVersion`, and `ServerUnreachable` when TorchServe's management does not answer.
+    """
+    record = find_record(state)
+    if record is None:
+        raise NotRunning(f"no server runs from {state}; --state names the folder of one that does")
+    with closing(Management(record.management_url)) as management:
+        return management.set_default(version)
+
+
 def status(state: Path) -> dict[str, Any]:
     """What runs from `state`, as JSON values; `running` and `ready` are always there."""
     record = find_record(state)
     if record is None:
         return {"running": False, "ready": False, "state": str(state)}
     ready, answer = _probe(record, "/readyz")
+    try:
+        with closing(Management(record.management_url)) as management:
+            versions = asdict(management.versions())
+    except ServerUnreachable:
+        versions = {}
     return {
         "running": True,
         "ready": ready,
@@ -77,6 +97,7 @@ def status(state: Path) -> dict[str, Any]:
         "pid": record.pid,
         "archive": record.archive,
         "device": record.device,
+        "versions": versions,
         "workers": answer.get("workers", {}),
         "queue": answer.get("queue", {}),
         "rest": record.rest_url,

@@ -35,6 +35,19 @@ class StillRunning(UnmaskError):
     code = "still_running"
 
 
+class NotRunning(UnmaskError):
+    """No server runs from this state folder."""
+
+    code = "not_running"
+
+
+class UnknownVersion(UnmaskError):
+    """The server does not serve this version of the model; the message names those it does."""
+
+    code = "unknown_version"
+    status = 404
+
+
 class ServerUnreachable(UnmaskError):
     """Nothing answers where the server should be."""
 

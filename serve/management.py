@@ -1,63 +1,100 @@
-"""What TorchServe's management API says of the model: how many workers are ready, and how many requests wait."""
+"""TorchServe's management API: how many workers are ready, how many requests wait, and which version answers by default."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
-from serve.settings import LOOPBACK, MODEL, Settings
+from serve.errors import ServerUnreachable, UnknownVersion
+from serve.settings import MODEL
 
 
 @dataclass(frozen=True)
 class ModelStatus:
-    """One look at the model.
+    """One look at all versions of the model.
 
-    registered: TorchServe knows the model. wanted: workers it should have. ready: process ids of the workers that have loaded
-    the model. pending: requests in the queue. capacity: requests that still fit into it.
+    registered: TorchServe knows all that it should. serving: so many workers of each are ready as are wanted; `/ping` says so
+    before they are, and after a load has failed. ready: process ids of the workers that have loaded the model. pending:
+    requests in the queues. capacity: requests that still fit into them.
     """
 
     registered: bool
-    wanted: int = 0
+    serving: bool = False
     ready: frozenset[int] = field(default_factory=frozenset)
     pending: int = 0
     capacity: int = 0
 
-    @property
-    def serving(self) -> bool:
-        """Whether all the wanted workers are ready; `/ping` says so before they are, and after a load has failed."""
-        return self.registered and len(self.ready) >= max(self.wanted, 1)
+
+@dataclass(frozen=True)
+class Versions:
+    """Those that are served; `default` answers where a request names none."""
+
+    default: str
+    served: tuple[str, ...]
 
 
 class Management:
-    """A client of the management API on loopback."""
+    """A client of the management API on loopback. url: such as http://127.0.0.1:8081."""
 
-    def __init__(self, settings: Settings, timeout: float = 5.0) -> None:
-        self._client = httpx.Client(base_url=f"http://{LOOPBACK}:{settings.management_port}", timeout=timeout, trust_env=False)
+    def __init__(self, url: str, timeout: float = 5.0) -> None:
+        self._client = httpx.Client(base_url=url, timeout=timeout, trust_env=False)
 
-    def status(self) -> ModelStatus | None:
-        """The model's status, None while nothing answers."""
+    def status(self, wanted: Collection[str]) -> ModelStatus | None:
+        """The status of the `wanted` versions, None while nothing answers."""
         try:
-            response = self._client.get(f"/models/{MODEL}")
+            response = self._client.get(f"/models/{MODEL}/all")
             if response.status_code == httpx.codes.NOT_FOUND:
                 return ModelStatus(registered=False)
             response.raise_for_status()
-            return _status(response.json()[0])
+            return _status(response.json(), wanted)
         except (httpx.HTTPError, ValueError, LookupError, TypeError):
             return None
+
+    def versions(self) -> Versions:
+        """What is served. Raises `ServerUnreachable` when nothing answers."""
+        answers = [self._call("GET", f"/models/{MODEL}{path}").json() for path in ("", "/all")]
+        try:
+            return Versions(answers[0][0]["modelVersion"], tuple(model["modelVersion"] for model in answers[1]))
+        except (LookupError, TypeError):
+            raise ServerUnreachable("TorchServe's management does not say which versions it serves") from None
+
+    def set_default(self, version: str) -> Versions:
+        """Let `version` answer where a request names none, and return what was served before.
+
+        Every request is answered by one version or the other, those that come after by the new one. Raises `UnknownVersion`,
+        and `ServerUnreachable` when nothing answers.
+        """
+        before = self.versions()
+        if version not in before.served:
+            raise UnknownVersion(f"version {version} is not served here; these are: {', '.join(before.served)}")
+        if version != before.default:
+            self._call("PUT", f"/models/{MODEL}/{quote(version, safe='')}/set-default")
+        return before
 
     def close(self) -> None:
         """Give the connection back."""
         self._client.close()
 
+    def _call(self, method: str, path: str) -> httpx.Response:
+        try:
+            return self._client.request(method, path).raise_for_status()
+        except httpx.HTTPError as error:
+            raise ServerUnreachable(f"TorchServe's management does not answer ({error or type(error).__name__})") from None
 
-def _status(model: dict[str, Any]) -> ModelStatus:
-    queue = model.get("jobQueueStatus", {})
+
+def _status(models: list[dict[str, Any]], wanted: Collection[str]) -> ModelStatus:
+    known = {model["modelVersion"]: model for model in models}
+    ready = {v: [int(w["pid"]) for w in model["workers"] if w["status"] == "READY"] for v, model in known.items()}
+    registered = known.keys() >= set(wanted)
+    queues = [model.get("jobQueueStatus", {}) for model in models]
     return ModelStatus(
-        registered=True,
-        wanted=int(model["minWorkers"]),
-        ready=frozenset(int(w["pid"]) for w in model["workers"] if w["status"] == "READY"),
-        pending=int(queue.get("pendingRequests", 0)),
-        capacity=int(queue.get("remainingCapacity", 0)),
+        registered=registered,
+        serving=registered and all(len(ready[v]) >= max(int(model["minWorkers"]), 1) for v, model in known.items()),
+        ready=frozenset(pid for pids in ready.values() for pid in pids),
+        pending=sum(int(queue.get("pendingRequests", 0)) for queue in queues),
+        capacity=sum(int(queue.get("remainingCapacity", 0)) for queue in queues),
     )

@@ -51,6 +51,11 @@ class Record:
         partial.replace(state / FILE)
 
 
+def management_url(settings: Settings) -> str:
+    """Where TorchServe's management listens."""
+    return f"http://{LOOPBACK}:{settings.management_port}"
+
+
 def record_of(settings: Settings, logs: Path) -> Record:
     """The record of this process as the supervisor of `settings`."""
     host = settings.connect_host()
@@ -63,7 +68,7 @@ def record_of(settings: Settings, logs: Path) -> Record:
         rest_url=f"http://{host}:{settings.rest_port}/predictions/{MODEL}",
         grpc_target=f"{host}:{settings.grpc_port}",
         supervisor_url=f"http://{host}:{settings.supervisor_port}",
-        management_url=f"http://{LOOPBACK}:{settings.management_port}",
+        management_url=management_url(settings),
         ports={field: getattr(settings, field) for field in PORTS},
         drain_limit=settings.drain_limit + settings.drain_grace,
         logs=str(logs),

@@ -51,7 +51,7 @@ class Layout:
 
     @property
     def store(self) -> Path:
-        """The model store: the one verified archive."""
+        """The model store: verified archives and nothing else."""
         return self.state / "store"
 
     @property
@@ -90,13 +90,16 @@ class Command:
     directory: Path
 
 
-def render(settings: Settings, version: str, layout: Layout, environment: Mapping[str, str] = os.environ) -> Command:
+def render(
+    settings: Settings, archives: Mapping[str, str], layout: Layout, environment: Mapping[str, str] = os.environ
+) -> Command:
     """Write TorchServe's files under `layout` and return the command that starts it with them.
 
-    version: of the model in the archive. Raises `FileProblem` when there is no Java or no TorchServe.
+    archives: version to file name in the model store, the default version first.
+    Raises `FileProblem` when there is no Java or no TorchServe.
     """
     layout.make()
-    (layout.config / "config.properties").write_text(_properties(config(settings, version, layout)), encoding="utf-8")
+    (layout.config / "config.properties").write_text(_properties(config(settings, archives, layout)), encoding="utf-8")
     (layout.config / "log4j2.xml").write_text(_log4j2(settings, layout), encoding="utf-8")
     write_patched_classes(frontend_jar(), layout.classes)
     stand_in = layout.python / "torch.py"
@@ -110,18 +113,19 @@ def render(settings: Settings, version: str, layout: Layout, environment: Mappin
     return Command(_arguments(settings, layout, environment), kept | variables, variables, layout.work)
 
 
-def config(settings: Settings, version: str, layout: Layout) -> dict[str, str]:
+def config(settings: Settings, archives: Mapping[str, str], layout: Layout) -> dict[str, str]:
     """The keys of config.properties."""
-    archive = settings.archive_name
     model = {
-        "defaultVersion": True,
-        "marName": archive,
         "minWorkers": settings.worker_count,
         "maxWorkers": settings.worker_count,
         "batchSize": settings.batch_size,
         "maxBatchDelay": settings.max_batch_delay,
         "responseTimeout": settings.response_timeout,
         "startupTimeout": settings.startup_timeout,
+    }
+    default = next(iter(archives))
+    models = {
+        version: {"defaultVersion": version == default, "marName": archive, **model} for version, archive in archives.items()
     }
     frontend_limit = str(settings.max_body_bytes + BODY_MARGIN)
     return {
@@ -133,8 +137,8 @@ def config(settings: Settings, version: str, layout: Layout) -> dict[str, str]:
         "grpc_management_address": LOOPBACK,
         "grpc_management_port": str(settings.grpc_management_port),
         "model_store": str(layout.store),
-        "load_models": f"{MODEL}={archive}",
-        "models": json.dumps({MODEL: {version: model}}),
+        "load_models": ",".join(f"{MODEL}={archive}" for archive in archives.values()),
+        "models": json.dumps({MODEL: models}),
         # Nothing is registered at run time, by whatever way: only what lies in the store can be, and the API for it is off.
         "allowed_urls": f"file://{re.escape(str(layout.store))}/.*",
         "enable_model_api": "false",

@@ -7,8 +7,8 @@ import socket
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from detector.cpus import available_cpus
 from detector.errors import UsageError
@@ -37,7 +37,11 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="UNMASK_", extra="forbid", frozen=True)
 
-    artifacts: Path = Field(default=Path("artifacts"), description="Folder that `python -m export` wrote.")
+    artifacts: Annotated[tuple[Path, ...], NoDecode] = Field(
+        default=(Path("artifacts"),),
+        min_length=1,
+        description="Folder that `python -m export` wrote; more of them for more versions, the first being the default one.",
+    )
     archive: Literal["onnx", "int8", "fp16", "torchscript"] = Field(
         default="onnx", description="Which of its archives to serve: onnx is float32, int8 for CPUs with VNNI, fp16 for GPUs."
     )
@@ -56,13 +60,19 @@ class Settings(BaseSettings):
     metrics_port: Port = Field(default=8082, description="Port for TorchServe's own metrics; 0 picks a free one.")
     grpc_management_port: Port = Field(default=7071, description="Port for management over gRPC; 0 picks a free one.")
     device: Literal["cpu", "cuda"] = Field(default="cpu", description="Where the model runs.")
-    workers: int = Field(default=0, ge=0, le=256, description="Worker processes; 0: one a CPU, at most 8 (cuda: one).")
+    workers: int = Field(
+        default=0, ge=0, le=256, description="Worker processes of each version; 0: one a CPU, at most 8 (cuda: one)."
+    )
     threads: int = Field(default=0, ge=0, description="Threads of each worker; 0: the CPUs this process may use, shared out.")
     batch_size: int = Field(default=8, ge=1, le=1024, description="Most requests that a worker takes at once.")
     max_batch_delay: int = Field(
-        default=1, ge=1, description="Milliseconds that a request may wait for others to join its batch."
+        default=0,
+        ge=0,
+        description="Milliseconds that a request waits for others to join its batch; 0: what waits already joins.",
     )
-    queue_size: int = Field(default=100, ge=1, description="Requests that may wait; more are refused with 503.")
+    queue_size: int = Field(
+        default=100, ge=1, description="Requests that may wait for each version; more are refused with 503."
+    )
     max_body_bytes: int = Field(
         default=16 * 2**20, ge=1024, le=2**29, description="Largest request that is accepted, photo or JSON, in bytes."
     )
@@ -80,9 +90,15 @@ class Settings(BaseSettings):
     java_options: str = Field(default="", description="More options for the JVM, separated by spaces.")
     log_level: Literal["ERROR", "WARN", "INFO", "DEBUG"] = Field(default="WARN", description="Least severity that is logged.")
 
+    @field_validator("artifacts", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        """A variable lists folders as PATH does."""
+        return value.split(os.pathsep) if isinstance(value, str) else value
+
     @property
     def worker_count(self) -> int:
-        """Workers after 0 has been replaced by what fits this machine."""
+        """Workers of each version after 0 has been replaced by what fits this machine."""
         return self.workers or (1 if self.device == "cuda" else min(available_cpus(), 8))
 
     @property
@@ -92,7 +108,7 @@ class Settings(BaseSettings):
 
     @property
     def archive_name(self) -> str:
-        """File name of the archive in `artifacts`."""
+        """File name of the archive in each folder of `artifacts`."""
         return f"detector-{self.archive}.mar"
 
     def bind_host(self, port_field: str) -> str:

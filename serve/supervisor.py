@@ -17,13 +17,13 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from serve import process
-from serve.artifacts import install_archive
+from serve.artifacts import install_archives
 from serve.errors import ServerDied, StartupFailed
 from serve.health import Health, HealthServer
 from serve.logs import last_line, worker_exception
 from serve.management import Management, ModelStatus
 from serve.patches import DRAINING, REFUSING
-from serve.record import FILE, Record, record_of, take_lock
+from serve.record import FILE, Record, management_url, record_of, take_lock
 from serve.render import Command, Layout, render
 from serve.settings import Settings
 
@@ -39,7 +39,8 @@ class Supervisor:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._management = Management(settings)
+        self._management = Management(management_url(settings))
+        self._versions: tuple[str, ...] = ()  # the default one at the start is the first
         self._layout: Layout
         self._jvm: subprocess.Popen[bytes] | None = None
         self._stop = threading.Event()
@@ -69,7 +70,7 @@ class Supervisor:
             ready=serving and not self._stop.is_set(),
             reason=reason,
             workers_ready=len(status.ready) if status and alive and fresh else 0,
-            workers_wanted=self._settings.worker_count,
+            workers_wanted=self._settings.worker_count * len(self._versions),
             worker_restarts=self._restarts,
             queue_pending=status.pending if status else 0,
             queue_capacity=status.capacity if status else 0,
@@ -88,8 +89,9 @@ class Supervisor:
             shutil.rmtree(layout.metrics, ignore_errors=True)
             shutil.rmtree(layout.work, ignore_errors=True)
             layout.make()
-            manifest = install_archive(settings, layout)
-            command = render(settings, manifest.model.version, layout)
+            archives = install_archives(settings, layout)
+            self._versions = tuple(archives)
+            command = render(settings, archives, layout)
             with self._signals(), self._serving(command):
                 record = record_of(settings, layout.logs)
                 record.save(layout.state)
@@ -137,7 +139,7 @@ class Supervisor:
 
     def _look(self) -> ModelStatus | None:
         """Ask TorchServe, and keep what it says."""
-        status = self._management.status()
+        status = self._management.status(self._versions)
         if status is not None:
             if gone := self._known - status.ready:
                 self._restarts += len(gone)
@@ -179,6 +181,7 @@ class Supervisor:
         print(
             f"ready after {time.time() - record.started:.1f} s: {settings.archive} on {settings.device}, "
             f"{settings.worker_count} workers with {settings.worker_threads} threads each\n"
+            f"  versions    {self._versions[0]} (default){''.join(f', {version}' for version in self._versions[1:])}\n"
             f"  REST        {record.rest_url}\n"
             f"  gRPC        {record.grpc_target}\n"
             f"  health      {record.supervisor_url}/readyz, /livez, /metrics\n"

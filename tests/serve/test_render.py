@@ -29,7 +29,7 @@ def layout(tmp_path) -> Layout:
 
 
 def rendered(layout: Layout, **given: object) -> dict[str, str]:
-    render(load_settings(given), "1.0", layout)
+    render(load_settings(given), {"1.0": "detector-onnx-1.mar"}, layout)
     return properties(layout.config / "config.properties")
 
 
@@ -56,7 +56,7 @@ def test_batching_and_workers_reach_the_models_configuration(layout):
     values = rendered(layout, workers=3, batch_size=16, max_batch_delay=4, queue_size=50)
     model = json.loads(values["models"])["detector"]["1.0"]
     assert (model["minWorkers"], model["maxWorkers"], model["batchSize"], model["maxBatchDelay"]) == (3, 3, 16, 4)
-    assert model["marName"] == "detector-onnx.mar"
+    assert model["marName"] == "detector-onnx-1.mar"
     assert values["job_queue_size"] == "50"
 
 
@@ -66,7 +66,7 @@ def test_the_frontend_takes_more_than_the_handler_so_that_the_reason_is_ours(lay
 
 def test_nothing_from_outside_overrides_the_rendered_files(layout):
     outside = {"TS_CONFIG_FILE": "/evil", "PYTHONPATH": "/elsewhere", "LOG_LOCATION": "/x", "PATH": os.environ["PATH"]}
-    command = render(Settings(), "1.0", layout, outside)
+    command = render(Settings(), {"1.0": "detector-onnx-1.mar"}, layout, outside)
     assert "TS_CONFIG_FILE" not in command.environment
     assert command.environment["PYTHONPATH"] == str(layout.python)
     assert command.environment["LOG_LOCATION"] == str(layout.logs)
@@ -101,5 +101,5 @@ def test_the_rendered_command_is_printed_with_its_environment(artifacts, tmp_pat
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert printed.startswith("env LOG_LOCATION=")
     assert "org.pytorch.serve.ModelServer" in printed
-    assert (tmp_path / "store" / "detector-onnx.mar").is_file()
+    assert (tmp_path / "store" / "detector-onnx-1.mar").is_file()
     assert (tmp_path / "config" / "config.properties").is_file()

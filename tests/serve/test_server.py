@@ -147,7 +147,7 @@ def test_the_probes_and_the_metrics_tell_what_is_going_on(server, photos):
 
 def test_no_model_can_be_registered_and_no_url_is_fetched(server):
     management = server.record.management_url
-    for url in ("http://127.0.0.1:1/evil.mar", "file:///etc/hostname", "detector-onnx.mar"):
+    for url in ("http://127.0.0.1:1/evil.mar", "file:///etc/hostname", "detector-onnx-1.mar"):
         assert httpx.post(f"{management}/models", params={"url": url}, trust_env=False).status_code >= 400
     models = httpx.get(f"{management}/models", trust_env=False).json()["models"]
     assert [m["modelName"] for m in models] == ["detector"]
