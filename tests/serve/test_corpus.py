@@ -48,7 +48,7 @@ def decoded(tmp_path_factory) -> Decoded:
     """In a process of its own, whose memory is bounded."""
     out = tmp_path_factory.mktemp("corpus") / "decoded.npz"
     command = [sys.executable, "-m", "tests.mutated", out]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=5 * PATIENCE, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     with np.load(out) as found:
         (_, *codes), (largest, *seconds), pixels = found["codes"].tolist(), found["seconds"].tolist(), found["pixels"][1:]
