@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import sys
 import tempfile
@@ -58,6 +59,11 @@ def _promote(options: argparse.Namespace, arguments: list[str]) -> int:
     return 0
 
 
+def _token(options: argparse.Namespace, arguments: list[str]) -> int:
+    print(control.token(_state(options), renew=options.renew))
+    return 0
+
+
 def _render(options: argparse.Namespace, arguments: list[str]) -> int:
     settings = _settings(options)
     layout = Layout(options.out.resolve(), Path(tempfile.gettempdir()))
@@ -73,14 +79,18 @@ def _setup(options: argparse.Namespace, arguments: list[str]) -> int:
 
 def _predict(options: argparse.Namespace, arguments: list[str]) -> int:
     record = find_record(_state(options))
+    token = options.token or os.environ.get("UNMASK_TOKEN", "")
+    elsewhere = options.target if options.grpc else options.url
+    if not token and not elsewhere and record is not None and record.keys is not None:
+        token = control.token(_state(options))
     fallback = load_settings({})
     client: RestClient | GrpcClient
     if options.grpc:
-        target = options.target or (record.grpc_target if record else f"127.0.0.1:{fallback.grpc_port}")
-        client = GrpcClient(target, version=options.version)
+        target = elsewhere or (record.grpc_target if record else f"127.0.0.1:{fallback.grpc_port}")
+        client = GrpcClient(target, version=options.version, token=token)
     else:
         url = f"http://127.0.0.1:{fallback.rest_port}/predictions/detector"
-        client = RestClient(options.url or (record.rest_url if record else url), version=options.version)
+        client = RestClient(elsewhere or (record.rest_url if record else url), version=options.version, token=token)
     failed = False
     with closing(client):
         for verdict in predict_files(client, options.files, use_calibrator=not options.raw, concurrency=options.concurrency):
@@ -123,6 +133,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_state(promote)
     promote.set_defaults(command=_promote)
 
+    token = commands.add_parser("token", help="print the token for predictions of a server that was started with --token-auth")
+    token.add_argument("--renew", action="store_true", help="make a new one; the one before is refused at once")
+    _add_state(token)
+    token.set_defaults(command=_token)
+
     rendered = commands.add_parser("render", help="write TorchServe's files and print the command that uses them")
     _add_settings(rendered)
     rendered.add_argument("--out", type=Path, required=True, help="folder to write to")
@@ -136,6 +151,7 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--grpc", action="store_true", help="over gRPC instead of REST")
     predict.add_argument("--raw", "--no-calib", action="store_true", help="the raw probability, not the calibrated one")
     predict.add_argument("--version", default="", help="of the model; the default one where none is named")
+    predict.add_argument("--token", help="for a server that asks for one (UNMASK_TOKEN); known for one that runs here")
     predict.add_argument("--url", help="of the predictions endpoint, for a server that runs elsewhere")
     predict.add_argument("--target", help="HOST:PORT for gRPC, for a server that runs elsewhere")
     predict.add_argument("--concurrency", type=int, default=8, help="photos on their way at once (8)")
@@ -156,12 +172,16 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
         value: Any = field.default[0] if several else field.default
         default = "" if field.default_factory is not None or value == "" else f" ({value})"
         kind: Any = get_args(annotation)[0] if several else annotation
+        flag, text = "--" + name.replace("_", "-"), f"{field.description}{default}".replace("%", "%%")
+        if kind is bool:
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
+            continue
         parser.add_argument(
-            "--" + name.replace("_", "-"),
+            flag,
             action="append" if several else "store",
             type=kind if kind in (int, float, Path) else str,
             choices=get_args(kind) or None,
-            help=f"{field.description}{default}".replace("%", "%%"),
+            help=text,
         )
 
 

@@ -8,8 +8,9 @@ from urllib.parse import quote
 
 from detector.errors import UnmaskError
 from detector.verdict import error_body
-from serve.errors import ServerUnreachable
+from serve.errors import ServerUnreachable, TokenRefused
 from serve.settings import MODEL
+from serve.tokens import REFUSED, header
 
 # What TorchServe's frontend says by itself, before a handler has seen the request.
 _FRONTEND_CODES = {404: "model_not_found", 408: "timeout", 413: "body_too_large", 503: "overloaded", 507: "out_of_memory"}
@@ -27,13 +28,13 @@ class Client(Protocol):
 
 class RestClient:
     """Over HTTP. url: of the predictions endpoint, such as http://127.0.0.1:8080/predictions/detector. version: of the model,
-    the default one where it is empty."""
+    the default one where it is empty. token: for a server that asks for one."""
 
-    def __init__(self, url: str, timeout: float = 60.0, *, version: str = "") -> None:
+    def __init__(self, url: str, timeout: float = 60.0, *, version: str = "", token: str = "") -> None:
         import httpx
 
         self._url = f"{url}/{quote(version, safe='')}" if version else url
-        self._http = httpx.Client(timeout=timeout, trust_env=False)
+        self._http = httpx.Client(timeout=timeout, trust_env=False, headers=header(token))
         self._unreachable = httpx.TransportError
 
     def predict(self, data: bytes, *, use_calibrator: bool = True) -> dict[str, Any]:
@@ -53,9 +54,10 @@ class RestClient:
 
 
 class GrpcClient:
-    """Over gRPC. target: host and port, such as 127.0.0.1:7070. version: of the model, the default one where it is empty."""
+    """Over gRPC. target: host and port, such as 127.0.0.1:7070. version: of the model, the default one where it is empty.
+    token: for a server that asks for one."""
 
-    def __init__(self, target: str, timeout: float = 60.0, *, version: str = "") -> None:
+    def __init__(self, target: str, timeout: float = 60.0, *, version: str = "", token: str = "") -> None:
         import grpc
 
         from serve.grpc_stubs import load
@@ -63,6 +65,7 @@ class GrpcClient:
         self._grpc = grpc
         self._messages, services = load()
         self._target, self._timeout, self._version = target, timeout, version
+        self._metadata = tuple(header(token).items())
         self._channel = grpc.insecure_channel(target)
         self._stub = services.InferenceAPIsServiceStub(self._channel)
 
@@ -71,7 +74,7 @@ class GrpcClient:
         inputs = {"data": data} | ({} if use_calibrator else {"use_calib": b"0"})
         request = self._messages.PredictionsRequest(model_name=MODEL, model_version=self._version, input=inputs)
         try:
-            reply = self._stub.Predictions(request, timeout=self._timeout)
+            reply = self._stub.Predictions(request, timeout=self._timeout, metadata=self._metadata)
         except self._grpc.RpcError as error:
             status = self._grpc.StatusCode
             if error.code() == status.UNAVAILABLE:
@@ -89,6 +92,8 @@ class GrpcClient:
         known = self._grpc.StatusCode
         if "[overloaded]" in details:
             return 503
+        if REFUSED in details:
+            return TokenRefused.status
         if code == known.INTERNAL:
             return 404 if details.startswith("Model ") else 500
         return {known.CANCELLED: 413, known.RESOURCE_EXHAUSTED: 413, known.DEADLINE_EXCEEDED: 408}.get(code, 500)
@@ -105,6 +110,10 @@ def _verdict(body: bytes) -> dict[str, Any] | None:
 
 def _failed(status: int, text: str) -> dict[str, Any]:
     """A refusal by TorchServe's frontend in the form that the handler uses."""
+    if REFUSED in text:
+        return error_body(
+            TokenRefused("the token is wrong or has expired, or there was none; `python -m serve token` prints it")
+        )
     reason = "the photo is larger than the server takes" if status == 413 else _message(text)
     error = UnmaskError(reason or "the server gave no reason")
     body = error_body(error)

@@ -15,9 +15,11 @@ from typing import Any
 
 import httpx
 
+from detector.errors import UsageError
 from serve.errors import NotRunning, ServerUnreachable, StillRunning
 from serve.management import Management, Versions
 from serve.record import Record, find_record
+from serve.tokens import inference_token
 
 STOP_MARGIN_SECONDS = 30.0
 
@@ -72,11 +74,20 @@ def promote(state: Path, version: str) -> Versions:
 
     Raises `NotRunning`, `UnknownVersion`, and `ServerUnreachable` when TorchServe's management does not answer.
     """
-    record = find_record(state)
-    if record is None:
-        raise NotRunning(f"no server runs from {state}; --state names the folder of one that does")
-    with closing(Management(record.management_url)) as management:
+    record = _running(state)
+    with closing(Management(record.management_url, record.keys)) as management:
         return management.set_default(version)
+
+
+def token(state: Path, *, renew: bool = False) -> str:
+    """The token for predictions of the server of `state`, a new one when it has expired or `renew` asks for it.
+
+    Raises `NotRunning`, `UsageError` when the server asks for none, and what `inference_token` raises.
+    """
+    record = _running(state)
+    if record.keys is None:
+        raise UsageError("this server asks for no token; `python -m serve start --token-auth` starts one that does")
+    return inference_token(record.rest_url, record.management_url, record.keys, renew=renew)
 
 
 def status(state: Path) -> dict[str, Any]:
@@ -86,7 +97,7 @@ def status(state: Path) -> dict[str, Any]:
         return {"running": False, "ready": False, "state": str(state)}
     ready, answer = _probe(record, "/readyz")
     try:
-        with closing(Management(record.management_url)) as management:
+        with closing(Management(record.management_url, record.keys)) as management:
             versions = asdict(management.versions())
     except ServerUnreachable:
         versions = {}
@@ -108,6 +119,13 @@ def status(state: Path) -> dict[str, Any]:
         "logs": record.logs,
         "state": str(state),
     }
+
+
+def _running(state: Path) -> Record:
+    record = find_record(state)
+    if record is None:
+        raise NotRunning(f"no server runs from {state}; --state names the folder of one that does")
+    return record
 
 
 def _probe(record: Record, path: str) -> tuple[bool, dict[str, Any]]:

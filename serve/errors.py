@@ -48,6 +48,13 @@ class UnknownVersion(UnmaskError):
     status = 404
 
 
+class TokenRefused(UnmaskError):
+    """TorchServe wants another token: the one it got is wrong, has expired, or was not there."""
+
+    code = "token_refused"
+    status = 400
+
+
 class ServerUnreachable(UnmaskError):
     """Nothing answers where the server should be."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -11,6 +12,7 @@ import httpx
 
 from serve.errors import ServerUnreachable, UnknownVersion
 from serve.settings import MODEL
+from serve.tokens import ManagementToken
 
 
 @dataclass(frozen=True)
@@ -38,10 +40,12 @@ class Versions:
 
 
 class Management:
-    """A client of the management API on loopback. url: such as http://127.0.0.1:8081."""
+    """A client of the management API on loopback. url: such as http://127.0.0.1:8081. keys: TorchServe's key file, where it
+    asks for tokens."""
 
-    def __init__(self, url: str, timeout: float = 5.0) -> None:
-        self._client = httpx.Client(base_url=url, timeout=timeout, trust_env=False)
+    def __init__(self, url: str, keys: Path | None = None, timeout: float = 5.0) -> None:
+        token = ManagementToken(keys) if keys is not None else None
+        self._client = httpx.Client(base_url=url, auth=token, timeout=timeout, trust_env=False)
 
     def status(self, wanted: Collection[str]) -> ModelStatus | None:
         """The status of the `wanted` versions, None while nothing answers."""
@@ -51,7 +55,7 @@ class Management:
                 return ModelStatus(registered=False)
             response.raise_for_status()
             return _status(response.json(), wanted)
-        except (httpx.HTTPError, ValueError, LookupError, TypeError):
+        except (httpx.HTTPError, ServerUnreachable, ValueError, LookupError, TypeError):
             return None
 
     def versions(self) -> Versions:

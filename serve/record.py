@@ -31,9 +31,15 @@ class Record:
     grpc_target: str
     supervisor_url: str
     management_url: str
+    key_file: str | None
     ports: dict[str, int]
     drain_limit: float
     logs: str
+
+    @property
+    def keys(self) -> Path | None:
+        """TorchServe's key file, None where it asks for no token."""
+        return Path(self.key_file) if self.key_file else None
 
     @property
     def alive(self) -> bool:
@@ -56,8 +62,8 @@ def management_url(settings: Settings) -> str:
     return f"http://{LOOPBACK}:{settings.management_port}"
 
 
-def record_of(settings: Settings, logs: Path) -> Record:
-    """The record of this process as the supervisor of `settings`."""
+def record_of(settings: Settings, logs: Path, keys: Path | None) -> Record:
+    """The record of this process as the supervisor of `settings`. keys: TorchServe's key file, where it asks for tokens."""
     host = settings.connect_host()
     return Record(
         pid=os.getpid(),
@@ -69,6 +75,7 @@ def record_of(settings: Settings, logs: Path) -> Record:
         grpc_target=f"{host}:{settings.grpc_port}",
         supervisor_url=f"http://{host}:{settings.supervisor_port}",
         management_url=management_url(settings),
+        key_file=str(keys) if keys else None,
         ports={field: getattr(settings, field) for field in PORTS},
         drain_limit=settings.drain_limit + settings.drain_grace,
         logs=str(logs),

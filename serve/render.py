@@ -60,6 +60,11 @@ class Layout:
         return self.state / "work"
 
     @property
+    def keys(self) -> Path:
+        """TorchServe's tokens; it writes them to its working directory."""
+        return self.work / "key_file.json"
+
+    @property
     def classes(self) -> Path:
         """Java classes that come before TorchServe's own."""
         return self.state / "classes"
@@ -78,6 +83,7 @@ class Layout:
         """Create the folders."""
         for folder in (self.config, self.logs, self.metrics, self.store, self.work, self.classes, self.python):
             folder.mkdir(parents=True, exist_ok=True)
+        self.work.chmod(0o700)  # tokens are written to a file there before its mode is made 0600
 
 
 @dataclass(frozen=True)
@@ -144,8 +150,8 @@ def config(settings: Settings, archives: Mapping[str, str], layout: Layout) -> d
         "enable_model_api": "false",
         "install_py_dep_per_model": "false",
         "enable_envvars_config": "false",
-        # Management is on loopback, and a token's file would have to be read again every 60 minutes.
-        "disable_token_authorization": "true",
+        "disable_token_authorization": str(not settings.token_auth).lower(),
+        "token_expiration_min": str(settings.token_minutes),
         "job_queue_size": str(settings.queue_size),
         "max_request_size": frontend_limit,
         "max_response_size": frontend_limit,

@@ -87,6 +87,10 @@ class Settings(BaseSettings):
         ge=0,
         description="Seconds to go on serving after TERM, for load balancers to notice; then new requests get 503.",
     )
+    token_auth: bool = Field(
+        default=False, description="Ask for a token with each prediction; `python -m serve token` prints it."
+    )
+    token_minutes: int = Field(default=60, ge=1, le=525_600, description="Minutes for which a token is good.")
     java_options: str = Field(default="", description="More options for the JVM, separated by spaces.")
     log_level: Literal["ERROR", "WARN", "INFO", "DEBUG"] = Field(default="WARN", description="Least severity that is logged.")
 

@@ -39,7 +39,7 @@ class Supervisor:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._management = Management(management_url(settings))
+        self._management: Management
         self._versions: tuple[str, ...] = ()  # the default one at the start is the first
         self._layout: Layout
         self._jvm: subprocess.Popen[bytes] | None = None
@@ -91,9 +91,11 @@ class Supervisor:
             layout.make()
             archives = install_archives(settings, layout)
             self._versions = tuple(archives)
+            keys = layout.keys if settings.token_auth else None
+            self._management = Management(management_url(settings), keys)
             command = render(settings, archives, layout)
             with self._signals(), self._serving(command):
-                record = record_of(settings, layout.logs)
+                record = record_of(settings, layout.logs, keys)
                 record.save(layout.state)
                 self._await_ready()
                 if not self._stop.is_set():
