@@ -1,6 +1,6 @@
 """Commands: `run` loads a server and reports on it, `roofline` does the same work in one process without one,
-`serve-vs-roofline` holds the one against the other and against peers, `training` times training beside timm's recipe,
-`results` trains every architecture and compares them."""
+`serve-vs-roofline` holds the one against the other and against peers, `soak` looks for leaks, `training` times training beside
+timm's recipe, `results` trains every architecture and compares them."""
 
 from __future__ import annotations
 
@@ -102,6 +102,21 @@ def _versus(arguments: argparse.Namespace) -> int:
     return 0 if result["ok"] else 1
 
 
+def _soak(arguments: argparse.Namespace) -> int:
+    from benchmarks.run import Load, local_answers
+    from benchmarks.serving import own_server
+    from benchmarks.soak import soak
+
+    load = Load(("rest",), arguments.users, arguments.seconds, 0, arguments.photos, arguments.photo_count)
+    known = local_answers(arguments.artifacts / "model.onnx", load)
+    with own_server(arguments.artifacts, "onnx", arguments.workers, "cpu") as server:
+        result = soak(server, load, known)
+    _print_and_keep({**result, "machine": machine()}, arguments.out)
+    if not result["ok"]:
+        print("error: requests failed, or the server holds more and more", file=sys.stderr)
+    return 0 if result["ok"] else 1
+
+
 def _training(arguments: argparse.Namespace) -> int:
     from benchmarks.training import Work, compare
 
@@ -169,6 +184,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     versus.add_argument("--workers", type=_count, metavar="N", help="of our server (default: its own)")
     versus.add_argument("--out", type=Path, metavar="FILE", help="also write the JSON here")
+
+    long = commands.add_parser("soak", parents=[photos], help="half an hour of load: does the server hold more and more?")
+    long.set_defaults(call=_soak)
+    long.add_argument("--artifacts", type=Path, required=True, metavar="DIR", help="what `python -m export` wrote")
+    long.add_argument("--users", type=_count, default=8, metavar="N", help="clients at a time (default: %(default)s)")
+    long.add_argument("--seconds", type=_count, default=1800, metavar="S", help="(default: %(default)s)")
+    long.add_argument("--workers", type=_count, metavar="N", help="worker processes (default: the server's own)")
+    long.add_argument("--out", type=Path, metavar="FILE", help="also write the JSON here")
 
     train = commands.add_parser("training", help="training throughput, side by side with timm's recipe")
     train.set_defaults(call=_training)

@@ -53,3 +53,12 @@ def _version_1(folder: Path) -> tuple[float, float]:
         float((folder / "cpu.cfs_quota_us").read_text()),
         float((folder / "cpu.cfs_period_us").read_text()),
     )
+
+
+def has_vnni() -> bool:
+    """Whether this is known to be an x86 CPU that multiplies and adds bytes exactly in one instruction (VNNI)."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+    except OSError:  # another system than Linux
+        return False
+    return "avx512_vnni" in flags or "avx_vnni" in flags

@@ -33,7 +33,8 @@ class Manifest:
     files: name to SHA-256 for each file beside the manifest. labels: the two classes, index 1 is what a probability of 1
     means. threshold: calibrated probability at or above which the prediction is Fake. libraries: versions that made it.
     training: data fingerprint and arguments. metrics: as reported, with confidence intervals. parity: largest measured
-    differences between checkpoint, ONNX and TorchScript. reference_scores: histogram of calibrated scores on held-out data,
+    differences between checkpoint, ONNX and TorchScript. precision: for "int8" and "fp16", where there are such models, how
+    far they are from float32. reference_scores: histogram of calibrated scores on held-out data,
     {"edges": [...], "counts": [...]}, to hold production scores against for drift.
     """
 
@@ -48,6 +49,7 @@ class Manifest:
     training: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     parity: dict[str, Any] = field(default_factory=dict)
+    precision: dict[str, Any] = field(default_factory=dict)
     reference_scores: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -75,7 +77,10 @@ class Manifest:
                 threshold=threshold,
                 files={str(k): str(v) for k, v in values["files"].items()},
                 labels=(real, fake),
-                **{k: values.get(k, {}) for k in ("libraries", "training", "metrics", "parity", "reference_scores")},
+                **{
+                    k: values.get(k, {})
+                    for k in ("libraries", "training", "metrics", "parity", "precision", "reference_scores")
+                },
             )
         except FileProblem as error:
             raise FileProblem(f"{path.name}: {error.message}") from None
@@ -98,6 +103,7 @@ class Manifest:
             "training": self.training,
             "metrics": self.metrics,
             "parity": self.parity,
+            "precision": self.precision,
             "reference_scores": self.reference_scores,
         }
 

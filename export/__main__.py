@@ -47,6 +47,16 @@ def _export(arguments: list[str]) -> int:
     parser.add_argument(
         "--photos", type=Path, metavar="DIR", help="photos for the parity gate (default: the run's, or drawn pictures)"
     )
+    parser.add_argument(
+        "--precision",
+        nargs="+",
+        choices=("fp32", "int8", "fp16"),
+        default=["fp32"],
+        help="models to write: float32 always, and beside it int8 for CPUs with VNNI or fp16 for GPUs (default: fp32)",
+    )
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="labelled photos to choose and judge int8 and fp16 on (default: the run's)"
+    )
     parser.add_argument("--allow-faulty", action="store_true", help="export a run with injected faults all the same")
     options = parser.parse_args(arguments)
     manifest = export_run(
@@ -58,9 +68,12 @@ def _export(arguments: list[str]) -> int:
         threshold=options.threshold,
         opset=options.opset,
         photos=options.photos,
+        precisions=options.precision,
+        data=options.data,
         allow_faulty=options.allow_faulty,
     )
-    print(json.dumps({"out": str(options.out), "files": manifest.files, "parity": manifest.parity}, indent=2))
+    written = {"out": str(options.out), "files": manifest.files, "parity": manifest.parity}
+    print(json.dumps(written | ({"precision": manifest.precision} if manifest.precision else {}), indent=2))
     return 0
 
 

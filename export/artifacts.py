@@ -6,10 +6,12 @@ import importlib.metadata
 import platform
 import re
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import onnx
 from tqdm import tqdm
 
 from detector.calibration import CalibrationCurve
@@ -20,14 +22,20 @@ from export import parity, pictures
 from export.archive import write_archive
 from export.graph import ScoringGraph
 from export.noise import SAFETY, Noise, measure_noise
-from export.onnx_model import save_model, scores_to_onnx, with_curve
+from export.onnx_model import opset_of, save_model, scores_to_onnx, with_curve
+from export.precision import Photos, read_photos, reduce_precision
 from export.roads import Pixels, checkpoint_road, onnx_road, torchscript_road
 from export.run_folder import Run, read_run
 from export.torchscript import save_torchscript
 
 ONNX, TORCHSCRIPT = "model.onnx", "model.pt"
-ARCHIVES = {ONNX: "detector-onnx.mar", TORCHSCRIPT: "detector-torchscript.mar"}
-FILES = (ONNX, *ARCHIVES.values())
+REDUCED = {"int8": "model.int8.onnx", "fp16": "model.fp16.onnx"}
+ARCHIVES = {
+    ONNX: "detector-onnx.mar",
+    TORCHSCRIPT: "detector-torchscript.mar",
+    REDUCED["int8"]: "detector-int8.mar",
+    REDUCED["fp16"]: "detector-fp16.mar",
+}
 THRESHOLD = 0.5
 OPSETS = range(18, 22)  # what the exporter writes without converting, and TensorRT 10 and ONNX Runtime read
 _LIBRARIES = ("torch", "torchvision", "timm", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime", "numpy", "pillow")
@@ -44,15 +52,20 @@ def export_run(
     threshold: float | None = None,
     opset: int = 18,
     photos: Path | None = None,
+    precisions: Sequence[str] = (),
+    data: Path | None = None,
     allow_faulty: bool = False,
 ) -> Manifest:
     """Export `run`'s checkpoint ("best" or "final") into `out` and return the manifest written there.
 
     threshold: calibrated probability from which on a photo is Fake; None takes the run's, or 0.5. photos: folder whose
     photos the parity gate scores; None takes the run's validation photos where they still are, or drawn pictures.
+    precisions: "int8", "fp16", for models with fewer bits beside the float32 one, chosen and judged on the labelled photos in
+    `data`; None takes those that the run was trained on.
     allow_faulty: export a run that faults were injected into all the same; its manifest says so.
     What `out` held stays as it was until everything new is proven.
-    Raises `ParityError` when the roads disagree, `FileProblem` for what can't be read, `UsageError` for a bad argument.
+    Raises `ParityError` when the roads disagree, `PrecisionError` when fewer bits change the answers, `FileProblem` for what
+    can't be read, `UsageError` for a bad argument.
     """
     for what, value in (("name", name), ("version", version)):
         if not _NAME.fullmatch(value):
@@ -68,6 +81,8 @@ def export_run(
         named = ", ".join(f"{key} {value}" for key, value in source.checkpoint.faults.items())
         raise UsageError(f"{run}: was trained with faults on purpose ({named}); --allow-faulty exports it all the same")
     images, shown = parity_pictures(source, photos)
+    wanted = [precision for precision in REDUCED if precision in precisions]
+    labelled = _labelled(source, data) if wanted else None
     plan = Manifest(
         model=ModelIdentity(name, version, source.checkpoint.model_config.name),
         image_spec=source.checkpoint.image_spec,
@@ -83,16 +98,24 @@ def export_run(
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
-        manifest = _build(source, plan, images, Path(scratch), opset)
-        install(Path(scratch), out)
+        work = Path(scratch)
+        manifest, scores = _build(source, plan, images, work, opset)
+        if labelled is not None:
+            for precision in wanted:
+                manifest = _add(precision, manifest, scores, labelled, images, work)
+        manifest = pack(work, manifest)
+        install(work, out)
     return manifest
 
 
-def _build(source: Run, plan: Manifest, images: Pixels, work: Path, opset: int) -> Manifest:
-    """Make, measure and prove everything in `work`; `plan` is the manifest without curve, parity and hashes."""
+def _build(source: Run, plan: Manifest, images: Pixels, work: Path, opset: int) -> tuple[Manifest, onnx.ModelProto]:
+    """Make, measure and prove both float32 models in `work`; returns the manifest without hashes, and the graph without curve.
+
+    `plan` is the manifest without curve and parity too.
+    """
     spec = plan.image_spec
     properties = {**plan.model.to_dict(), "fingerprint": source.checkpoint.fingerprint}
-    with tqdm(total=5, desc="tracing", unit="step") as steps:
+    with tqdm(total=4, desc="tracing", unit="step") as steps:
         graph = ScoringGraph(source.checkpoint.build(), spec)
         save_torchscript(graph, spec, work / TORCHSCRIPT)
         scores = scores_to_onnx(graph, spec, opset)
@@ -110,15 +133,48 @@ def _build(source: Run, plan: Manifest, images: Pixels, work: Path, opset: int) 
         report = parity.compare_roads([eager, onnx_road(work / ONNX), script], images, curve)
         report |= {"curve": parity.compare_curve(work / ONNX, curve, images)}
         parity.require(report)
-        steps.update()
-        steps.set_description("packing archives")
         report |= plan.parity | _noise_report(noise, source.curve, curve)
-        manifest = replace(plan, curve=curve, parity=report)
-        for model, archive in ARCHIVES.items():
-            write_archive(work / archive, work / model, manifest)
-        manifest = replace(manifest, files={name: sha256(work / name) for name in FILES})
-        manifest.save(work / "manifest.json")
         steps.update()
+    return replace(plan, curve=curve, parity=report), scores
+
+
+def _add(
+    precision: str, manifest: Manifest, scores: onnx.ModelProto, labelled: Photos, images: Pixels, work: Path
+) -> Manifest:
+    """Write the model with fewer bits into `work`, with the same curve; returns the manifest with what was measured."""
+    model, report = reduce_precision(precision, scores, labelled)
+    path = work / REDUCED[precision]
+    properties = {entry.key: entry.value for entry in scores.metadata_props}
+    save_model(with_curve(model, manifest.curve, opset_of(model)), path, properties | {"precision": precision})
+    report |= parity.compare_reduced(onnx_road(path), path, images, manifest.curve) | {"bytes": path.stat().st_size}
+    return replace(manifest, precision=manifest.precision | {precision: report})
+
+
+def _labelled(source: Run, data: Path | None) -> Photos:
+    if (folder := data or source.data) is None:
+        raise UsageError(
+            "fewer bits are chosen and judged on labelled photos, and the run's are gone; name some with --data DIR"
+        )
+    return read_photos(folder, source.checkpoint.image_spec)
+
+
+def models_of(manifest: Manifest) -> list[str]:
+    """File names of the models that artifacts with this manifest hold, the TorchScript archive's included."""
+    return [ONNX, TORCHSCRIPT, *(REDUCED[precision] for precision in REDUCED if precision in manifest.precision)]
+
+
+def files_of(manifest: Manifest) -> list[str]:
+    """File names of those artifacts, the manifest aside; TorchScript lies in its archive alone."""
+    models = models_of(manifest)
+    return [name for name in models if name != TORCHSCRIPT] + [ARCHIVES[name] for name in models]
+
+
+def pack(work: Path, manifest: Manifest) -> Manifest:
+    """Write an archive for each model in `work`, and the manifest with the hashes of them all; returns it."""
+    for model in models_of(manifest):
+        write_archive(work / ARCHIVES[model], work / model, manifest)
+    manifest = replace(manifest, files={name: sha256(work / name) for name in files_of(manifest)})
+    manifest.save(work / "manifest.json")
     return manifest
 
 
@@ -131,10 +187,14 @@ def training_record(source: Run, checkpoint: str, threshold: float | None) -> di
 
 
 def install(work: Path, out: Path) -> None:
-    """Move the files over. The manifest is first out and last in: a folder without one is refused, never half trusted."""
+    """Move the files over, and take away an earlier export's that have no successor. The manifest is first out and last in: a
+    folder without one is refused, never half trusted."""
+    names = files_of(Manifest.load(work / "manifest.json"))
     out.mkdir(exist_ok=True)
     (out / "manifest.json").unlink(missing_ok=True)
-    for name in (*FILES, "manifest.json"):
+    for name in {ONNX, *REDUCED.values(), *ARCHIVES.values()}.difference(names):
+        (out / name).unlink(missing_ok=True)
+    for name in (*names, "manifest.json"):
         (work / name).replace(out / name)
 
 

@@ -12,6 +12,13 @@ class ParityError(UnmaskError):
     status = 500
 
 
+class PrecisionError(UnmaskError):
+    """With fewer bits the model answers otherwise; nothing is written."""
+
+    code = "precision"
+    status = 500
+
+
 class ArchiveError(UnmaskError):
     """torch-model-archiver refused what it was given."""
 

@@ -64,6 +64,11 @@ def without_curve(model: onnx.ModelProto) -> onnx.ModelProto:
     return scores
 
 
+def opset_of(model: onnx.ModelProto) -> int:
+    """The version of ONNX's own operator set that a model uses."""
+    return int(next(entry.version for entry in model.opset_import if entry.domain == ""))
+
+
 def save_model(model: onnx.ModelProto, path: Path, properties: Mapping[str, str]) -> None:
     """Check a model and write it to one file that says what it is in its metadata properties."""
     model.producer_name, model.producer_version, model.doc_string, model.graph.name = "unmask", "", "", "detector"

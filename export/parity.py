@@ -32,6 +32,19 @@ def compare_roads(roads: Sequence[Road], images: Pixels, curve: CalibrationCurve
     return report
 
 
+def compare_reduced(road: Road, model: Path, images: Pixels, curve: CalibrationCurve) -> dict[str, Any]:
+    """What a model of fewer bits is held to: its curve as in `compare_curve`, and one photo's answers in batches of 1 and 8.
+
+    Those may differ by more than float32's, where noise decides a rounding; the report's `calibrated_spread` says by how much.
+    Raises `ParityError` when the curve is not the manifest's.
+    """
+    found = compare_roads([road], images, curve)
+    report = {"calibrated_spread": found["calibrated_spread"], "curve": compare_curve(model, curve, images)}
+    if not report["curve"]["error"] <= CURVE_LIMIT:
+        raise ParityError(f"{model.name}: curve: {report['curve']['error']:.3g} (at most {CURVE_LIMIT:g})")
+    return report
+
+
 def compare_curve(model: Path, curve: CalibrationCurve, images: Pixels) -> dict[str, Any]:
     """Largest difference between the curve in a written ONNX model and `curve`, for the same raw probability in.
 

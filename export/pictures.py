@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
@@ -15,6 +16,7 @@ from detector.spec import ImageSpec
 from export.roads import Pixels
 
 AT_LEAST = 32
+Item = TypeVar("Item")
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
 
@@ -24,18 +26,22 @@ def photos_in(folder: Path, spec: ImageSpec, count: int = AT_LEAST) -> Pixels:
     Raises `FileProblem` when fewer than that many can be decoded.
     """
     files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES)
-    order = np.argsort(np.arange(len(files)) * 0.6180339887498949 % 1, kind="stable")  # any prefix is spread evenly
     images: list[Pixels] = []
-    for i in order:
+    for file in spread_evenly(files):
         if len(images) == count:
             break
         try:
-            images.append(decode_image(files[i].read_bytes(), spec))
+            images.append(decode_image(file.read_bytes(), spec))
         except (ImageError, OSError):
             continue
     if len(images) < count:
         raise FileProblem(f"{folder}: parity needs {count} photos (JPEG, PNG, WebP), and {len(images)} can be decoded there")
     return np.stack(images)
+
+
+def spread_evenly(items: Sequence[Item]) -> list[Item]:
+    """The items in an order of which any first part is spread evenly over them (multiples of the golden ratio)."""
+    return [items[i] for i in np.argsort(np.arange(len(items)) * 0.6180339887498949 % 1, kind="stable")]
 
 
 def drawn(spec: ImageSpec, count: int = AT_LEAST) -> Pixels:

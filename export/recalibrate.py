@@ -9,13 +9,23 @@ from pathlib import Path
 import onnx
 
 from detector.errors import UsageError
-from detector.manifest import Manifest, sha256
+from detector.manifest import Manifest
 from export import parity
-from export.archive import extract_archive, write_archive
-from export.artifacts import ARCHIVES, FILES, ONNX, THRESHOLD, TORCHSCRIPT, install, parity_pictures, training_record
+from export.archive import extract_archive
+from export.artifacts import (
+    ARCHIVES,
+    ONNX,
+    REDUCED,
+    THRESHOLD,
+    TORCHSCRIPT,
+    install,
+    pack,
+    parity_pictures,
+    training_record,
+)
 from export.errors import ParityError
 from export.graph import ScoringGraph
-from export.onnx_model import save_model, with_curve, without_curve
+from export.onnx_model import opset_of, save_model, with_curve, without_curve
 from export.roads import checkpoint_road, onnx_road, torchscript_road
 from export.run_folder import Run, read_run
 
@@ -43,10 +53,15 @@ def recalibrate_artifacts(
         extract_archive(artifacts / ARCHIVES[TORCHSCRIPT], work / "torchscript")
         (work / "torchscript" / TORCHSCRIPT).rename(work / TORCHSCRIPT)
         curve = source.curve.with_max_slope(before.parity["max_slope"]["limit"])
-        model = onnx.load(artifacts / ONNX)
-        properties = {entry.key: entry.value for entry in model.metadata_props}
-        opset = next(entry.version for entry in model.opset_import if entry.domain == "")
-        save_model(with_curve(without_curve(model), curve, opset), work / ONNX, properties)
+        precisions = dict(before.precision)
+        for name in (ONNX, *(REDUCED[precision] for precision in precisions)):
+            model = onnx.load(artifacts / name)
+            properties = {entry.key: entry.value for entry in model.metadata_props}
+            save_model(with_curve(without_curve(model), curve, opset_of(model)), work / name, properties)
+        for precision, measured in precisions.items():
+            path = work / REDUCED[precision]
+            precisions[precision] = measured | parity.compare_reduced(onnx_road(path), path, images, curve)
+            precisions[precision] |= {"bytes": path.stat().st_size}
         graph = ScoringGraph(source.checkpoint.build(), source.checkpoint.image_spec)
         roads = [checkpoint_road(graph), onnx_road(work / ONNX), torchscript_road(work / TORCHSCRIPT)]
         report = parity.compare_roads(roads, images, curve)
@@ -69,11 +84,9 @@ def recalibrate_artifacts(
             metrics=source.metrics,
             reference_scores=source.reference_scores,
             parity=report,
+            precision=precisions,
         )
-        for name, archive in ARCHIVES.items():
-            write_archive(work / archive, work / name, manifest)
-        manifest = replace(manifest, files={name: sha256(work / name) for name in FILES})
-        manifest.save(work / "manifest.json")
+        manifest = pack(work, manifest)
         install(work, artifacts)
     return manifest
 

@@ -31,10 +31,15 @@ class Run:
     threshold_choice: dict[str, Any] | None = None
 
     @property
+    def data(self) -> Path | None:
+        """The labelled photos that it was trained on, when that folder still exists."""
+        data = Path(str(self.checkpoint.arguments.get("data") or "."))
+        return data if data != Path() and data.is_dir() else None
+
+    @property
     def photos(self) -> Path | None:
         """The folder that parity is measured on when no other is given."""
-        data = Path(str(self.checkpoint.arguments.get("data") or "."))
-        if data == Path() or not data.is_dir():
+        if (data := self.data) is None:
             return None
         return next((d for d in sorted(data.iterdir()) if d.is_dir() and d.name.lower() == "validation"), data)
 

@@ -11,8 +11,9 @@ from detector.errors import FileProblem, UnmaskError
 from detector.manifest import Manifest
 from export import parity, pictures
 from export.archive import extract_archive
-from export.artifacts import ARCHIVES, FILES, ONNX, TORCHSCRIPT
+from export.artifacts import ARCHIVES, ONNX, REDUCED, TORCHSCRIPT, files_of, models_of
 from export.roads import onnx_road, torchscript_road
+from export.search import logits, spread
 
 _DECIDES = ("model", "image_spec", "labels", "threshold", "calibration")  # what a verdict depends on besides the weights
 
@@ -21,7 +22,9 @@ def verify_artifacts(artifacts: Path, photos: Path | None = None) -> dict[str, A
     """Check a folder that `export_run` wrote, without the run it came from.
 
     Returns {"ok", "checks": {name: "ok" or what is wrong}, "parity": measured differences}. Parity is that of ONNX against
-    TorchScript, both as the archives hold them, on `photos` or on drawn pictures; it runs only when every hash holds.
+    TorchScript, both as the archives hold them, on `photos` or on drawn pictures; it runs only when every hash holds. Models
+    of fewer bits are held to the manifest's curve; "precision" in "parity" says how far their logits are from float32's on
+    those pictures, in standard deviations.
     Raises `FileProblem` when there is no such folder, or too few photos.
     """
     if not artifacts.is_dir():
@@ -44,7 +47,8 @@ def verify_artifacts(artifacts: Path, photos: Path | None = None) -> dict[str, A
             check(name, lambda name=name: manifest.verify(artifacts, only=(name,)))  # type: ignore[misc]
         with tempfile.TemporaryDirectory(prefix="unmask-verify-") as scratch:
             folder = Path(scratch)
-            for model, archive in ARCHIVES.items():
+            for model in models_of(manifest):
+                archive = ARCHIVES[model]
                 check(archive, lambda m=model, a=archive: _check_archive(artifacts / a, m, manifest, folder / m))  # type: ignore[misc]
             if all(v == "ok" for v in checks.values()):
                 report = _parity(folder, manifest, photos)
@@ -54,7 +58,7 @@ def verify_artifacts(artifacts: Path, photos: Path | None = None) -> dict[str, A
 
 def _load(artifacts: Path) -> Manifest:
     manifest = Manifest.load(artifacts / "manifest.json")
-    if missing := sorted(set(FILES) - set(manifest.files)):
+    if missing := sorted(set(files_of(manifest)) - set(manifest.files)):
         raise FileProblem(f"manifest.json: does not list {', '.join(missing)}")
     return manifest
 
@@ -78,4 +82,9 @@ def _parity(folder: Path, manifest: Manifest, photos: Path | None) -> dict[str, 
     images = pictures.photos_in(photos, spec) if photos is not None else pictures.drawn(spec)
     roads = [onnx_road(onnx), torchscript_road(folder / TORCHSCRIPT / TORCHSCRIPT)]
     report = parity.compare_roads(roads, images, manifest.curve)
-    return report | {"curve": parity.compare_curve(onnx, manifest.curve, images)}
+    reduced = {precision: folder / name / name for precision, name in REDUCED.items() if precision in manifest.precision}
+    curves = [parity.compare_curve(path, manifest.curve, images) for path in (onnx, *reduced.values())]
+    report["curve"] = max(curves, key=lambda curve: float(curve["error"]))
+    expected = logits(onnx, images)
+    report["precision"] = {p: spread(logits(path, images), expected, float(expected.std())) for p, path in reduced.items()}
+    return report

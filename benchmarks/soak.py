@@ -1,0 +1,107 @@
+"""A long steady load, and what the server's processes hold meanwhile: memory and file descriptors that only grow are leaks."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import psutil
+
+from benchmarks.load import run_load
+from benchmarks.run import Load
+from benchmarks.serving import Server
+from detector.errors import UsageError
+
+SAMPLE_SECONDS = 5.0
+SETTLING = 1 / 3  # part of the run that is not judged: a JVM fills its heap before it collects
+MEMORY_LIMIT = 0.01  # growth in ten minutes, as a part of what is held
+
+
+@dataclass
+class Holdings:
+    """What one kind of process held at each sample: seconds since the start, resident bytes and file descriptors; its ids."""
+
+    seconds: list[float] = field(default_factory=list)
+    memory: list[int] = field(default_factory=list)
+    descriptors: list[int] = field(default_factory=list)
+    processes: set[int] = field(default_factory=set)
+
+    def to_dict(self) -> dict[str, Any]:
+        """First and last values, and how fast they grow after the settling time: by a straight line, least squares."""
+        late = np.array(self.seconds) >= SETTLING * self.seconds[-1]
+        growth = [
+            np.polyfit(np.array(self.seconds)[late], np.array(values, float)[late], 1)[0] * 600
+            for values in (self.memory, self.descriptors)
+        ]
+        held = float(np.mean(np.array(self.memory)[late]))
+        return {
+            "mebibytes": [round(self.memory[i] / 2**20, 1) for i in (0, -1)],
+            "memory_growth_in_ten_minutes": round(float(growth[0]) / held, 5),
+            "descriptors": [self.descriptors[i] for i in (0, -1)],
+            "descriptor_growth_in_ten_minutes": round(float(growth[1]), 2),
+            "processes": len(self.processes),
+        }
+
+
+def soak(server: Server, load: Load, known: Mapping[str, float]) -> dict[str, Any]:
+    """Load our own server over REST and return, as JSON values, errors and what its processes held; `ok` sums it up.
+
+    known: calibrated probability by photo name. Raises `UsageError` for a run too short to fit a line to.
+    """
+    if load.seconds < 10 * SAMPLE_SECONDS:
+        raise UsageError(f"a soak takes {10 * SAMPLE_SECONDS:.0f} seconds at the least")
+    assert server.pid is not None
+    kinds: dict[str, Holdings] = {}
+    over = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(server.pid, kinds, over))
+    watcher.start()
+    try:
+        samples = run_load(
+            *(server.target, "rest"),
+            users=load.users,
+            seconds=load.seconds,
+            photos=load.photos,
+            photo_count=load.photo_count,
+            known=known,
+            label="soak",
+        ).to_dict()
+    finally:
+        over.set()
+        watcher.join()
+    held = {kind: holdings.to_dict() for kind, holdings in kinds.items()}
+    return {
+        **{k: samples[k] for k in ("requests", "failures", "failure_reasons", "seconds", "requests_per_second", "latency_ms")},
+        "held": held,
+        "ok": not samples["failures"] and all(map(_steady, held.values())),
+    }
+
+
+def _steady(held: Mapping[str, Any]) -> bool:
+    return held["memory_growth_in_ten_minutes"] < MEMORY_LIMIT and held["descriptor_growth_in_ten_minutes"] < 1
+
+
+def _watch(pid: int, kinds: dict[str, Holdings], over: threading.Event) -> None:
+    top, number = psutil.Process(pid), 0
+    while not over.wait(SAMPLE_SECONDS):
+        number += 1
+        for kind, processes in _by_kind(top).items():
+            memory = descriptors = 0
+            holdings = kinds.setdefault(kind, Holdings())
+            for process in processes:
+                with suppress(psutil.NoSuchProcess):
+                    memory += process.memory_info().rss
+                    descriptors += process.num_fds()
+                    holdings.processes.add(process.pid)
+            holdings.seconds.append(number * SAMPLE_SECONDS)
+            holdings.memory.append(memory)
+            holdings.descriptors.append(descriptors)
+
+
+def _by_kind(top: psutil.Process) -> dict[str, Sequence[psutil.Process]]:
+    below = top.children(recursive=True)
+    jvm = [process for process in below if process.name() == "java"]
+    return {"supervisor": [top], "jvm": jvm, "workers": [process for process in below if process not in jvm]}
