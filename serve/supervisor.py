@@ -26,6 +26,8 @@ from serve.patches import DRAINING, REFUSING
 from serve.record import FILE, Record, management_url, record_of, take_lock
 from serve.render import Command, Layout, render
 from serve.settings import Settings
+from serve.tokens import read_keys
+from serve.warm_up import warm_up
 
 POLL_SECONDS = 0.5
 STARTUP_POLL_SECONDS = 0.1
@@ -49,6 +51,7 @@ class Supervisor:
         self._seen = 0.0
         self._known: frozenset[int] = frozenset()
         self._restarts = 0
+        self._warm = False
 
     def health(self) -> Health:
         """What is known now; asked by the health server's threads."""
@@ -63,11 +66,13 @@ class Supervisor:
             reason = "starting"
         elif not serving:
             reason = "waiting for workers" if fresh else "TorchServe does not answer"
+        elif not self._warm:
+            reason = "warming up"
         else:
             reason = "ready"
         return Health(
             alive=alive or self._jvm is None,
-            ready=serving and not self._stop.is_set(),
+            ready=serving and self._warm and not self._stop.is_set(),
             reason=reason,
             workers_ready=len(status.ready) if status and alive and fresh else 0,
             workers_wanted=self._settings.worker_count * len(self._versions),
@@ -98,6 +103,8 @@ class Supervisor:
                 record = record_of(settings, layout.logs, keys)
                 record.save(layout.state)
                 self._await_ready()
+                warm_up(record, read_keys(keys).inference if keys else "", self._stop)
+                self._warm = True
                 if not self._stop.is_set():
                     self._announce(record)
                     self._watch()

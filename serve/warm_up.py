@@ -1,0 +1,39 @@
+"""Requests through the whole server before it is called ready, so that the first client waits no longer than the others."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import closing
+from io import BytesIO
+
+from PIL import Image
+
+from serve.client import GrpcClient, RestClient
+from serve.errors import StartupFailed
+from serve.record import Record
+
+REQUESTS = 30  # over each protocol: the JVM loads and compiles what answers a request while it answers the first ones
+
+
+def warm_up(record: Record, token: str, stop: threading.Event) -> None:
+    """Ask for a grey photo's verdict over REST and gRPC; ends early when `stop` is set.
+
+    token: of a server that asks for one. These requests are in the server's metrics like any other.
+    Raises `StartupFailed` when the server gives no verdict, `ServerUnreachable` when it does not answer.
+    """
+    out = BytesIO()
+    Image.new("RGB", (256, 256), (128, 128, 128)).save(out, "JPEG")
+    doors: tuple[Callable[[], RestClient | GrpcClient], ...] = (
+        lambda: RestClient(record.rest_url, token=token),
+        lambda: GrpcClient(record.grpc_target, token=token),
+    )
+    for door in doors:
+        with closing(door()) as client:
+            for _ in range(REQUESTS):
+                if stop.is_set():
+                    return
+                verdict = client.predict(out.getvalue())
+                if not verdict["ok"]:
+                    error = verdict["error"]
+                    raise StartupFailed(f"the server gives no verdict on a plain photo: {error['message']} [{error['code']}]")
