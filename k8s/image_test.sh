@@ -9,7 +9,7 @@
 #   ARTIFACTS       what to serve: the project's own artifacts/ are built into the image, others are mounted
 #   BASE_IMAGE      an image with Python 3.11; by default the Dockerfile's, or one made by debootstrap where that can't be pulled
 #   REQUIREMENTS    the lock to install: requirements/serve-cpu.lock; with requirements/serve.lock, PyTorch and CUDA, it takes 30 GB of disk
-#   ARCHIVE         which archive to serve: onnx or torchscript
+#   ARCHIVE         which archive to serve: onnx, int8, fp16 or torchscript
 #   PIP_INDEX_URL, PIP_FIND_LINKS, PIP_CERT    pip's own variables, handed on to the build
 # Nothing is left behind: containers and images live in a folder of their own that goes at the end.
 set -euo pipefail
