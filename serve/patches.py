@@ -125,7 +125,11 @@ def _refuse(java: JavaClass) -> None:
 
 
 def _take_what_waits(java: JavaClass) -> None:
-    """`if (maxBatchDelay <= 0) continue;` where the loop that fills a batch had `break`; it ends when none are left."""
+    """`long delay = maxBatchDelay - 1`, and `if (delay <= 0) continue;` where the loop that fills a batch had `break`; it ends
+    when none are left. One is taken off since TorchServe makes the default, 100 ms, of a `maxBatchDelay` of 0."""
+    delay = b"\xb4" + _number(java.member("field", "org/pytorch/serve/wlm/Model", "maxBatchDelay", "I"))
+    wide = bytes.fromhex("853706")  # i2l, lstore 6
+    java.splice("pollBatch", delay + wide, delay + _ICONST_1 + _ISUB + wide, stack=3)
     # lload 6, lconst_0, lcmp, ifgt to the end of the loop's body, goto behind the loop; now to the end of the body too
     test, behind, on = bytes.fromhex("160609949d0006a7"), b"\x00\x09", b"\x00\x03"
     java.splice("pollBatch", test + behind, test + on, stack=0)

@@ -125,7 +125,7 @@ def config(settings: Settings, archives: Mapping[str, str], layout: Layout) -> d
         "minWorkers": settings.worker_count,
         "maxWorkers": settings.worker_count,
         "batchSize": settings.batch_size,
-        "maxBatchDelay": settings.max_batch_delay,
+        "maxBatchDelay": settings.max_batch_delay + 1,  # `serve.patches` takes it off: 0 would be taken for 100
         "responseTimeout": settings.response_timeout,
         "startupTimeout": settings.startup_timeout,
     }
@@ -214,6 +214,8 @@ def _arguments(settings: Settings, layout: Layout, environment: Mapping[str, str
         f"-Dlog4j.configurationFile={(layout.config / 'log4j2.xml').as_uri()}",
         f"-Djava.io.tmpdir={layout.temporary}",
         "-XX:+ExitOnOutOfMemoryError",
+        # The frontend has little to do, and what its compiler and collector threads take is missing to the workers.
+        *("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"),
         *settings.java_options.split(),
         "-cp",
         f"{layout.classes}{os.pathsep}{home / 'ts' / 'frontend' / '*'}",

@@ -45,7 +45,7 @@ def rezip(archive: Path, changes: dict[str, bytes | None]) -> None:
 
 
 def test_what_export_wrote_holds(artifacts, photo_files, capsys):
-    code, report = verify(artifacts, capsys, "--photos", str(photo_files[0].parent.parent))
+    code, report = verify(artifacts, capsys, "--photos", str(photo_files[0].parent))
     assert (code, report["ok"]) == (0, True)
     assert set(report["checks"]) == {
         "manifest.json", "model.onnx", "detector-onnx.mar", "detector-torchscript.mar", "parity",

@@ -55,7 +55,7 @@ def test_another_host_opens_predictions_and_never_management(layout):
 def test_batching_and_workers_reach_the_models_configuration(layout):
     values = rendered(layout, workers=3, batch_size=16, max_batch_delay=4, queue_size=50)
     model = json.loads(values["models"])["detector"]["1.0"]
-    assert (model["minWorkers"], model["maxWorkers"], model["batchSize"], model["maxBatchDelay"]) == (3, 3, 16, 4)
+    assert (model["minWorkers"], model["maxWorkers"], model["batchSize"], model["maxBatchDelay"]) == (3, 3, 16, 5)
     assert model["marName"] == "detector-onnx-1.mar"
     assert values["job_queue_size"] == "50"
 
