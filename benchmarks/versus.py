@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
@@ -43,25 +43,21 @@ class Contest:
 def compare(artifacts: Path, contest: Contest, *, busy_before: float) -> dict[str, Any]:
     """The roofline, then every server under each load, then the roofline again, as JSON values.
 
-    All servers are up meanwhile, and take turns at each number of clients, so that what is compared was measured within
-    a minute; what the waiting ones use is in `other_cpus`. busy_before: CPUs that others used before any of it.
+    One server is up at a time, since a waiting one may take CPUs from the one that is measured: LitServe's workers look for
+    work all the time, for a quarter of a CPU. busy_before: CPUs that others used before any of it.
     Raises `StartupFailed` when a server does not get ready, `LoadFailed` when Locust breaks, `FileProblem` for the artifacts.
     """
     load = Load(("rest",), 1, contest.seconds, contest.warm_up, contest.photos, contest.photo_count)
     known = local_answers(artifacts / "model.onnx", load)
     skipped = {peer: reason for peer in contest.peers if (reason := why_not(peer))}
     before = _roofline(artifacts, contest)
-    with ExitStack() as stack:
-        photo = load_photos(contest.photos, contest.photo_count)[0].data
-        servers = {OURS: stack.enter_context(own_server(artifacts, "onnx", contest.workers, "cpu"))}
-        for peer in contest.peers:
-            if peer not in skipped:
-                servers[peer] = stack.enter_context(peer_server(peer, artifacts, photo))
-        runs: dict[str, dict[int, dict[str, Any]]] = {name: {} for name in servers}
-        for users in contest.users:
-            for name, server in servers.items():
-                runs[name][users] = _one(name, server, replace(load, users=users), known)
-        about = {name: server.about for name, server in servers.items()}
+    photo = load_photos(contest.photos, contest.photo_count)[0].data
+    runs: dict[str, dict[int, dict[str, Any]]] = {}
+    about: dict[str, dict[str, Any]] = {}
+    for name in (OURS, *(peer for peer in contest.peers if peer not in skipped)):
+        with _server(name, artifacts, contest, photo) as server:
+            runs[name] = {users: _one(name, server, replace(load, users=users), known) for users in contest.users}
+            about[name] = server.about
     after = _roofline(artifacts, contest)
     every = [run for by_users in runs.values() for run in by_users.values()]
     return {
@@ -105,6 +101,10 @@ def ratios(before: dict[str, Any], after: dict[str, Any], runs: dict[str, dict[i
             "difference": None if alone is None else round(alone - soonest, 3),
         },
     }
+
+
+def _server(name: str, artifacts: Path, contest: Contest, photo: bytes) -> AbstractContextManager[Server]:
+    return own_server(artifacts, "onnx", contest.workers, "cpu") if name == OURS else peer_server(name, artifacts, photo)
 
 
 def _ratio(a: float, b: float) -> float | None:
