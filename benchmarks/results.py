@@ -21,7 +21,8 @@ from detector.cpus import available_cpus
 from detector.errors import UnmaskError, UsageError
 
 SEEDS = (0, 1, 2)
-COMMON = ("--amp", "--schedule", "cosine", "--calibration", "platt", "--tune-fraction", "0.05")
+CALIBRATION = ("--calibration", "platt")
+COMMON = ("--amp", "--schedule", "cosine", *CALIBRATION, "--tune-fraction", "0.05")
 # From random weights, at sizes and for as long as a CPU can afford.
 SCRATCH = {
     "efficientnet_b0": ("--no-pretrained", "--size", "128", "--epochs", "8", "--lr", "1e-3", "--batch-size", "16"),
@@ -113,8 +114,8 @@ def _fit(photos: Photos, row: Row, folder: Path, threads: int, stop: threading.E
     report = out / "metrics.json"
     if not report.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        members = ("--members", *(str(folder / member) for member in row.members)) if row.members else COMMON
-        flags = (*row.flags, *members, *(("--calibration", "platt") if row.members else ("--resume",)))
+        averaged = ("--members", *(str(folder / member) for member in row.members), *CALIBRATION)
+        flags = (*row.flags, *(averaged if row.members else (*COMMON, "--resume")))
         command = ["-m", "training", "fit", "--data", str(photos.directory), "--out", str(out), *flags]
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
         log = folder / f"{row.folder}.log"

@@ -45,13 +45,17 @@ class Server:
         """CPU time that all its processes have used so far; None when it is not ours to look into."""
         if self.pid is None:
             return None
-        top = psutil.Process(self.pid)
         seconds = 0.0
-        for each in (top, *top.children(recursive=True)):
+        for each in self.processes():
             with suppress(psutil.NoSuchProcess):  # a helper that ended a moment ago
                 times = each.cpu_times()
                 seconds += times.user + times.system
         return seconds
+
+    def processes(self) -> list[psutil.Process]:
+        """Its processes, when we have started it: the first one, and all below it."""
+        top = psutil.Process(self.pid)
+        return [top, *top.children(recursive=True)]
 
 
 def running_server(url: str, grpc: str | None, metrics: str | None) -> Server:

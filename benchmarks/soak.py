@@ -54,10 +54,9 @@ def soak(server: Server, load: Load, known: Mapping[str, float]) -> dict[str, An
     """
     if load.seconds < 10 * SAMPLE_SECONDS:
         raise UsageError(f"a soak takes {10 * SAMPLE_SECONDS:.0f} seconds at the least")
-    assert server.pid is not None
     kinds: dict[str, Holdings] = {}
     over = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(server.pid, kinds, over))
+    watcher = threading.Thread(target=_watch, args=(server, kinds, over))
     watcher.start()
     try:
         samples = run_load(
@@ -84,11 +83,11 @@ def _steady(held: Mapping[str, Any]) -> bool:
     return held["memory_growth_in_ten_minutes"] < MEMORY_LIMIT and held["descriptor_growth_in_ten_minutes"] < 1
 
 
-def _watch(pid: int, kinds: dict[str, Holdings], over: threading.Event) -> None:
-    top, number = psutil.Process(pid), 0
+def _watch(server: Server, kinds: dict[str, Holdings], over: threading.Event) -> None:
+    number = 0
     while not over.wait(SAMPLE_SECONDS):
         number += 1
-        for kind, processes in _by_kind(top).items():
+        for kind, processes in _by_kind(server.processes()).items():
             memory = descriptors = 0
             holdings = kinds.setdefault(kind, Holdings())
             for process in processes:
@@ -101,7 +100,7 @@ def _watch(pid: int, kinds: dict[str, Holdings], over: threading.Event) -> None:
             holdings.descriptors.append(descriptors)
 
 
-def _by_kind(top: psutil.Process) -> dict[str, Sequence[psutil.Process]]:
-    below = top.children(recursive=True)
+def _by_kind(processes: list[psutil.Process]) -> dict[str, Sequence[psutil.Process]]:
+    top, *below = processes
     jvm = [process for process in below if process.name() == "java"]
     return {"supervisor": [top], "jvm": jvm, "workers": [process for process in below if process not in jvm]}

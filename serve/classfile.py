@@ -13,10 +13,10 @@ class JavaClass:
 
     def __init__(self, data: bytes) -> None:
         self._head = data[:8]
-        self._count = int.from_bytes(data[8:10], "big")
+        count = int.from_bytes(data[8:10], "big")
         self._pool: list[bytes | None] = [None]
         at = 10
-        while len(self._pool) < self._count:
+        while len(self._pool) < count:
             tag = data[at]
             end = at + 3 + int.from_bytes(data[at + 1 : at + 3], "big") if tag == _UTF8 else at + 1 + _POOL_SIZES[tag]
             self._pool.append(data[at:end])
@@ -33,7 +33,7 @@ class JavaClass:
 
     def text(self, value: str) -> int:
         """Number of a Utf8 constant."""
-        return self._constant(struct.pack(">BH", _UTF8, len(value.encode())) + value.encode())
+        return self._constant(_utf8(value))
 
     def of_class(self, name: str) -> int:
         """Number of a Class constant."""
@@ -51,9 +51,7 @@ class JavaClass:
 
     def reword(self, old: str, new: str) -> None:
         """Replace the text of a constant wherever it is used."""
-        self._pool[self._pool.index(struct.pack(">BH", _UTF8, len(old.encode())) + old.encode())] = (
-            struct.pack(">BH", _UTF8, len(new.encode())) + new.encode()
-        )
+        self._pool[self._pool.index(_utf8(old))] = _utf8(new)
 
     def splice(self, method: str, old: bytes, new: bytes, *, stack: int) -> None:
         """Put instructions in the place of others in a method; at its start when `old` is empty.
@@ -103,6 +101,10 @@ class JavaClass:
         return int.from_bytes(self._body[at : at + 2], "big")
 
 
+def _utf8(value: str) -> bytes:
+    return struct.pack(">BH", _UTF8, len(value.encode())) + value.encode()
+
+
 def _moved_tables(owner: JavaClass, rest: bytes, behind: int, growth: int) -> list[bytes]:
     """What follows the code: exception handlers and stack frames, those from offset `behind` on moved by `growth`."""
     count = int.from_bytes(rest[:2], "big")
@@ -149,8 +151,8 @@ def _frame_end(table: bytes, at: int) -> int:
         return at + 3
     if kind < 255:
         return _types_end(table, at + 3, kind - 251)
-    for start in ("locals", "stack"):
-        at = at + 3 if start == "locals" else at
+    at += 3
+    for _ in ("locals", "stack"):
         at = _types_end(table, at + 2, int.from_bytes(table[at : at + 2], "big"))
     return at
 

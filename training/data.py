@@ -202,11 +202,14 @@ def _require_filled(room: Mapping[str, list[int]], rows: Mapping[str, list[int]]
                 )
 
 
+def class_counts(labels: NDArray[np.int64]) -> dict[str, int]:
+    """Photos of each class."""
+    return {name: int((labels == label).sum()) for name, label in CLASSES.items()}
+
+
 def counts(parts: Parts, labels: NDArray[np.int64]) -> dict[str, dict[str, int]]:
     """Photos of each class in each part."""
-    return {
-        part: {name: int((labels[rows] == label).sum()) for name, label in CLASSES.items()} for part, rows in parts.items()
-    }
+    return {part: class_counts(labels[rows]) for part, rows in parts.items()}
 
 
 def unreadable_warning(unreadable: Mapping[str, str], total: int, shown: int = 10) -> str:

@@ -14,17 +14,17 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from detector.batches import decode_file, decoded_batches
+from detector.batches import decoded_batches
 from detector.errors import UnmaskError, UsageError
 from detector.scorer import Scorer
 from detector.spec import ImageSpec
 from training import robustness
 from training.checkpoint import BEST, load_calibration, load_checkpoint
-from training.data import CLASSES, Photo, find_photos, fingerprint, unreadable_warning
+from training.data import Photo, class_counts, find_photos, fingerprint, unreadable_warning
 from training.families import checked_pattern, family_names, family_rows, group_rows
 from training.loader import normalise
 from training.metrics import evaluate, score_histogram
-from training.mistakes import Heatmaps, Mistake, illustrate, worst
+from training.mistakes import Heatmaps, of_files
 from training.report import write_report
 from training.thresholds import DEFAULT
 
@@ -104,14 +104,15 @@ def evaluate_folder(
         print(unreadable_warning(unreadable, len(photos)), file=sys.stderr)
     readable = [photos[row] for row in rows]
     labels, names = np.array([photo.label for photo in readable], np.int64), [photo.name for photo in readable]
-    counts = {name: int((labels == label).sum()) for name, label in CLASSES.items()}
+    counts = class_counts(labels)
     if min(counts.values()) < 1:
         raise UsageError(f"--data {data}: {counts['real']} readable real photos and {counts['fake']} fake; both are needed")
     threshold = threshold or judged.threshold
     flagged = calibrated >= threshold
     families = family_names(names, family_by)
     groups = family_names(names, group_by) if group_by else None
-    shown = _mistakes(judged, readable, labels, raw, calibrated, threshold)
+    files = [photo.path for photo in readable]
+    shown = of_files(files, names, labels, raw, calibrated, threshold, judged.spec, judged.heatmaps)
     result = {
         "model": judged.name,
         "data": data.name,
@@ -155,17 +156,6 @@ def scores_of(judged: Judged, photos: Sequence[Photo]) -> tuple[list[int], Float
                 calibrated.append(q)
             bar.update(len(batch))
     return rows, np.concatenate(raw), np.concatenate(calibrated), unreadable
-
-
-def _mistakes(
-    judged: Judged, photos: Sequence[Photo], labels: NDArray[np.int64], raw: Floats, calibrated: Floats, threshold: float
-) -> list[Mistake]:
-    rows = worst(labels, raw, calibrated, threshold)
-    decoded = [(row, decode_file(photos[row].path, judged.spec)) for row in rows]
-    kept = [(row, pixels) for row, pixels in decoded if not isinstance(pixels, UnmaskError)]  # readable a moment ago
-    where = np.array([row for row, _ in kept], np.int64)
-    pixels = np.stack([pixels for _, pixels in kept]) if kept else np.empty((0, *judged.spec.shape), np.uint8)
-    return illustrate(where, [photo.name for photo in photos], labels, raw, calibrated, pixels, judged.heatmaps)
 
 
 def _threshold_beside(checkpoint: Path) -> float:

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from detector.batches import decode_file
+from detector.errors import UnmaskError
 from detector.overlay import overlaid
+from detector.spec import ImageSpec
 from training.data import FAKE
 
 SHOWN = 12
@@ -46,6 +50,25 @@ def worst(
     wrong = np.flatnonzero((calibrated >= threshold) != (labels == FAKE))
     off, off_raw = (np.abs(p[wrong].astype(np.float64) - labels[wrong]) for p in (calibrated, raw))
     return wrong[np.lexsort((-off_raw, -off))][:count]
+
+
+def of_files(
+    files: Sequence[Path],
+    names: Sequence[str],
+    labels: NDArray[np.int64],
+    raw: NDArray[np.floating],
+    calibrated: NDArray[np.floating],
+    threshold: float,
+    spec: ImageSpec,
+    heatmaps: Heatmaps,
+) -> list[Mistake]:
+    """The worst mistakes with pictures, decoded anew as `spec` says; without those whose files can't be read any more."""
+    decoded = [(row, decode_file(files[row], spec)) for row in worst(labels, raw, calibrated, threshold)]
+    there = [(row, pixels) for row, pixels in decoded if not isinstance(pixels, UnmaskError)]
+    if not there:
+        return []
+    where, pixels = np.array([row for row, _ in there]), np.stack([pixels for _, pixels in there])
+    return illustrate(where, names, labels, raw, calibrated, pixels, heatmaps)
 
 
 def illustrate(

@@ -21,23 +21,9 @@ HUB = "hf://"  # weights from a repository of the Hugging Face hub: hf://org/rep
 FAULTY_MODES = ("label_noise", "input_noise", "shuffle_labels", "wrong_loss", "random_weight_reset")
 # Say how one network is made and trained, which an ensemble of finished ones is not.
 OF_TRAINING = (
-    *(
-        "hidden",
-        "dropout",
-        "head_norm",
-        "multiscale",
-        "augment",
-        "mixup",
-        "weights",
-        "pretrained",
-        "epochs",
-        "batch_size",
-        "lr",
-        "weight_decay",
-        "clip",
-        "schedule",
-    ),
-    *("patience", "lr_patience", "faulty_mode", "label_noise_frac", "input_noise_std", "zero_grad_every_n", "amp"),
+    *("hidden", "dropout", "head_norm", "multiscale", "augment", "mixup", "weights", "pretrained"),
+    *("epochs", "batch_size", "lr", "weight_decay", "clip", "schedule", "patience", "lr_patience"),
+    *("faulty_mode", "label_noise_frac", "input_noise_std", "zero_grad_every_n", "amp"),
 )
 # Say where files go and how work is divided, not what is computed: a run may be resumed with others.
 NOT_PART_OF_THE_RUN = ("out", "cache_dir", "workers", "resume", "overwrite", "tensorboard")

@@ -9,17 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from detector.batches import decode_file
-from detector.errors import FileProblem, UnmaskError, UsageError
+from detector.errors import FileProblem, UsageError
 from training.account import account
 from training.calibrate import TooFewToCalibrate, few_warning, fit_calibration, require_enough
 from training.card import write_card
 from training.checkpoint import BEST
-from training.data import CLASSES, find_photos, fingerprint, unreadable_warning
-from training.evaluation import Judged, from_checkpoint, scores_of
-from training.mistakes import Mistake, illustrate, worst
+from training.data import class_counts, find_photos, fingerprint, unreadable_warning
+from training.evaluation import from_checkpoint, scores_of
+from training.mistakes import of_files
 from training.report import write_report
 from training.scores import ScoreTable, content_hashes
 
@@ -60,7 +58,7 @@ def recalibrate(
     if unreadable:
         print(unreadable_warning(unreadable, len(kept)), file=sys.stderr)
     labels = np.array([kept[row].label for row in rows], np.int64)
-    counts = {name: int((labels == label).sum()) for name, label in CLASSES.items()}
+    counts = class_counts(labels)
     if min(counts.values()) < 1:
         raise UsageError(
             f"--data {data}: {counts['real']} real photos and {counts['fake']} fake are left to calibrate on {without}"
@@ -81,27 +79,18 @@ def recalibrate(
         "left_out": dict(left_out),
         "note": f"{note}; {without}" if without else note,
     }
-    shown = _mistakes(judged, metrics, validation, calibration.curve(validation.raw))
+    labels, raw, calibrated = validation.labels, validation.raw, calibration.curve(validation.raw)
+    # Of the run's own photos, those whose files still are where it found them.
+    files = [Path(str(metrics["arguments"]["data"])) / name for name in validation.names]
+    threshold = metrics["threshold"]
+    shown = of_files(files, validation.names, labels, raw, calibrated, threshold, judged.spec, judged.heatmaps)
     metrics["mistakes"] = [mistake.to_dict() for mistake in shown]
     calibration.save(run)
     table.save(run, calibration.curve)
     (run / "metrics.json").write_text(json.dumps(metrics, indent=1, ensure_ascii=False), encoding="utf-8")
-    calibrated = calibration.curve(validation.raw)
-    write_report(run / "report", metrics, validation.labels, validation.raw, calibrated, shown)
+    write_report(run / "report", metrics, labels, raw, calibrated, shown)
     write_card(run, metrics)
     return metrics
-
-
-def _mistakes(judged: Judged, metrics: dict[str, Any], photos: ScoreTable, calibrated: NDArray[np.float32]) -> list[Mistake]:
-    """The worst mistakes on the validation photos, those whose files still are where the run found them."""
-    data = Path(str(metrics["arguments"]["data"]))
-    rows = worst(photos.labels, photos.raw, calibrated, metrics["threshold"])
-    found = [(row, decode_file(data / photos.names[row], judged.spec)) for row in rows]
-    there = [(row, pixels) for row, pixels in found if not isinstance(pixels, UnmaskError)]
-    if not there:
-        return []
-    where, pixels = np.array([row for row, _ in there]), np.stack([pixels for _, pixels in there])
-    return illustrate(where, photos.names, photos.labels, photos.raw, calibrated, pixels, judged.heatmaps)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from detector.decode import decode_image
 from detector.spec import ImageSpec
-from training.data import CLASSES, Photo
+from training.data import CLASSES, Photo, class_counts
 from training.metrics import Floats, decisions, roc_auc, with_intervals
 
 PER_CLASS = 100
@@ -112,8 +112,7 @@ def measure(
             }
             for kind in KINDS
         }
-    counts = {name: int((labels == label).sum()) for name, label in CLASSES.items()}
-    return {"photos": counts, "untouched": untouched, "kinds": kinds}
+    return {"photos": class_counts(labels), "untouched": untouched, "kinds": kinds}
 
 
 def _chosen(photos: Sequence[Photo], per_class: int, seed: int) -> list[Photo]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Callable
 from http.client import HTTPConnection
@@ -33,7 +32,7 @@ class Balancer:
         self._server.daemon_threads = True
         self._threads = [
             threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True),
-            threading.Thread(target=lambda: asyncio.run(self._probe()), daemon=True),
+            threading.Thread(target=self._probe, daemon=True),
         ]
         for thread in self._threads:
             thread.start()
@@ -60,16 +59,15 @@ class Balancer:
         for thread in self._threads:
             thread.join()
 
-    async def _probe(self) -> None:
-        async with httpx.AsyncClient(timeout=2, trust_env=False) as client:
-            while not self._over.is_set():
-                self._ready = [url for url, probe in self._backends() if await _good(client, probe)]
-                await asyncio.sleep(PROBE_SECONDS)
+    def _probe(self) -> None:
+        with httpx.Client(timeout=2, trust_env=False) as client:
+            while not self._over.wait(PROBE_SECONDS):
+                self._ready = [url for url, probe in self._backends() if _good(client, probe)]
 
 
-async def _good(client: httpx.AsyncClient, probe: str) -> bool:
+def _good(client: httpx.Client, probe: str) -> bool:
     try:
-        return (await client.get(probe)).status_code == 200
+        return client.get(probe).status_code == 200
     except httpx.HTTPError:
         return False
 
