@@ -185,7 +185,7 @@ class _Run:
         return trainer
 
     def _loader(self, rows: np.ndarray, *, training: bool = False, labels: NDArray[np.int64] | None = None) -> DataLoader:
-        processes, on_cpu = self.accelerator.num_processes, self.accelerator.device.type == "cpu"
+        processes = self.accelerator.num_processes
         workers = self.options.workers
         batch = min(self.options.batch_size, len(rows)) // processes * processes if training else 2 * self.options.batch_size
         return make_loader(
@@ -193,7 +193,7 @@ class _Run:
             rows,
             batch_size=batch,
             seed=self.options.seed if training else None,
-            workers=(default_workers(processes, on_cpu) if workers is None else workers) if training else 0,
+            workers=(default_workers(processes) if workers is None else workers) if training else 0,
             pin=self.accelerator.device.type == "cuda",
         )
 

@@ -187,7 +187,7 @@ def _machine(group: argparse._ArgumentGroup) -> None:
     device.add_argument("--device", choices=DEVICES, default=DEFAULT.device, help="where to train (%(default)s)")
     device.add_argument("--use_mps", dest="device", action="store_const", const="mps", help="the same as --device mps")
     add = group.add_argument
-    add("--workers", type=int, help="loader processes (none on a CPU, else up to 4)")
+    add("--workers", type=int, help="loader processes (one less than there are CPUs for each training process, up to 4)")
     add("--cache-dir", type=Path, metavar="DIR", help="where decoded photos are kept (cache/ in the run folder)")
     add("--tensorboard", action="store_true", help="also write TensorBoard logs to tensorboard/ in the run folder")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from detector.cpus import available_cpus
 from detector.spec import ImageSpec
 from training.augment import augmentation, augmented
 from training.pseudo_fakes import genuine, pseudo_fake
@@ -105,12 +105,12 @@ def make_loader(
     )
 
 
-def default_workers(processes: int, on_cpu: bool) -> int:
-    """Loader processes for each of `processes` training ones."""
-    if on_cpu:  # the network itself keeps every core busy
-        return 0
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(0, min(4, cores // processes - 1))
+def default_workers(processes: int) -> int:
+    """Loader processes for each of `processes` training ones, so that the next batch is varied while this one is learned.
+
+    On a CPU too: each of the many small operations of a variation would otherwise wake all the threads that the network uses.
+    """
+    return max(0, min(4, available_cpus() // processes - 1))
 
 
 def normalise(images: Tensor, spec: ImageSpec) -> Tensor:

@@ -73,7 +73,7 @@ class Trainer:
         self.fault = fault
         self.spec = options.image_spec
         self.tune_labels = tune_labels
-        optimizer = AdamW(model.parameters(), lr=options.lr, weight_decay=options.weight_decay)
+        optimizer = AdamW(model.parameters(), lr=options.lr, weight_decay=options.weight_decay, fused=True)
         self.schedule = make_schedule(optimizer, options, steps=options.epochs * len(fit))
         self.model, self.optimizer, self.fit, self.tune = accelerator.prepare(
             model.to(memory_format=torch.channels_last), optimizer, fit, tune
