@@ -14,7 +14,8 @@ import detector
 from detector.errors import FileProblem, UnmaskError
 from handlers.core import Core
 from handlers.engine import load_engine
-from handlers.metrics import open_metrics
+from handlers.metrics import Metrics, open_metrics
+from handlers.renewal import renew_past
 from handlers.requests import MAX_BODY_BYTES, MAX_PHOTOS, Item
 
 # W3C Trace Context, version 00 and what later ones have in common with it; zeros and version ff are invalid.
@@ -26,8 +27,8 @@ class Service:
 
     The supervisor passes these through the environment, all optional, so that the archive also runs on a bare TorchServe:
     UNMASK_WORKER_DEVICE (cpu or cuda), UNMASK_WORKER_THREADS (per operator; 0: all CPUs), UNMASK_WORKER_LOG_LEVEL,
-    UNMASK_MAX_BODY_BYTES, UNMASK_MAX_PHOTOS, and UNMASK_LOAD_ERROR, a file that the reason is written to when the model
-    can't be loaded.
+    UNMASK_MAX_BODY_BYTES, UNMASK_MAX_PHOTOS, UNMASK_WORKER_GROWTH (bytes past which it begins anew), and UNMASK_LOAD_ERROR, a
+    file that the reason is written to when the model can't be loaded.
     """
 
     _core: Core
@@ -38,12 +39,15 @@ class Service:
             # TorchServe logs two lines for every batch at INFO, and its JVM matches each against regular expressions.
             logging.getLogger().setLevel(level)
         try:
-            self._core = _load(context.system_properties, os.environ)
+            metrics = open_metrics()
+            self._core = _load(context.system_properties, os.environ, metrics)
         except Exception as error:
             if path := os.environ.get("UNMASK_LOAD_ERROR"):
                 message = error.message if isinstance(error, UnmaskError) else f"{type(error).__name__}: {error}"
                 Path(path).write_text(message, encoding="utf-8")
             raise
+        if growth := os.environ.get("UNMASK_WORKER_GROWTH"):
+            renew_past(int(growth), context, metrics.renewal)
 
     def handle(self, data: list[dict[str, Any]], context: Any) -> list[bytes]:
         """Answer a batch: one JSON body for each request, in order; over REST each gets its own status."""
@@ -73,7 +77,7 @@ def _item(inputs: Mapping[str, Any], request_id: str | None, headers: Mapping[st
     )
 
 
-def _load(properties: Mapping[str, Any], environment: Mapping[str, str]) -> Core:
+def _load(properties: Mapping[str, Any], environment: Mapping[str, str], metrics: Metrics) -> Core:
     directory = Path(properties["model_dir"])
     if not Path(detector.__file__).resolve().is_relative_to(directory.resolve()):
         raise FileProblem("the worker imported another `detector` than the archive's own; unset PYTHONPATH and start again")
@@ -84,7 +88,7 @@ def _load(properties: Mapping[str, Any], environment: Mapping[str, str]) -> Core
     )
     core = Core(
         engine,
-        open_metrics(),
+        metrics,
         batch_size=int(properties.get("batch_size") or 1),
         max_photos=int(environment.get("UNMASK_MAX_PHOTOS", str(MAX_PHOTOS))),
         max_body_bytes=int(environment.get("UNMASK_MAX_BODY_BYTES", str(MAX_BODY_BYTES))),

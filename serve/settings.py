@@ -77,6 +77,11 @@ class Settings(BaseSettings):
         default=16 * 2**20, ge=1024, le=2**29, description="Largest request that is accepted, photo or JSON, in bytes."
     )
     max_photos: int = Field(default=32, ge=1, le=1024, description="Most photos that one request may have.")
+    worker_growth: int = Field(
+        default=512,
+        ge=1,
+        description="MiB that a worker may grow by once its model is loaded; past it, it begins anew and loses no request.",
+    )
     response_timeout: int = Field(
         default=30, ge=1, description="Seconds after which a worker that does not answer is replaced."
     )

@@ -108,6 +108,10 @@ class RunningServer:
         """TorchServe's frontend."""
         return next(p for p in self.family() if p.name() == "java")
 
+    def workers(self) -> list[psutil.Process]:
+        """The processes that hold the model."""
+        return self.jvm.children()
+
     def signal(self, number: int = signal.SIGTERM) -> None:
         """Send a signal to the supervisor."""
         self.process.send_signal(number)

@@ -71,7 +71,7 @@ def test_each_is_decoded_or_refused_with_its_reason_in_bounded_time_and_memory(m
 
 def test_a_server_answers_every_one_as_it_is_and_its_workers_live(server: RunningServer, artifacts, mutants, decoded):
     def workers() -> set[int]:
-        return {p.pid for p in server.family() if "model_service_worker" in " ".join(p.cmdline())}
+        return {p.pid for p in server.workers()}
 
     def batches() -> tuple[float, float]:
         return server.metric("unmask_batch_size_count"), server.metric('unmask_batch_size_bucket{le="1.0"}')

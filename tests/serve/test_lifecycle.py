@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import statistics
 import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -38,20 +39,25 @@ def test_it_is_live_but_not_ready_until_the_workers_are(start):
 
 @pytest.mark.parametrize("grpc", [False, True])
 def test_the_first_client_waits_no_longer_than_the_others(start, photos, grpc):
-    server = start().await_ready()
-    times = []
-    for i in range(60):
-        begun = time.perf_counter()
-        server.predict(photos[i % len(photos)], grpc=grpc)
-        times.append(time.perf_counter() - begun)
-    # Against the slower ones, since other work may strike any single request; on a cold server it takes ten times as long.
-    assert times[0] < 2 * sorted(times[1:])[-6]
+    def first_to_median() -> float:
+        server = start().await_ready()
+        times = []
+        for i in range(40):
+            begun = time.perf_counter()
+            server.predict(photos[i % len(photos)], grpc=grpc)
+            times.append(time.perf_counter() - begun)
+        server.stop()
+        return times[0] / statistics.median(times[1:])
+
+    # A cold server takes ten times as long, every time; other work on the machine may strike the one request that counts.
+    ratios = (first_to_median() for _ in range(4))
+    assert any(ratio < 2 for ratio in ratios)
 
 
 def test_a_killed_worker_is_replaced_and_a_killed_jvm_ends_the_server(start, photos):
     server = start().await_ready()
     assert server.record.rest_url in server.output
-    worker = next(p for p in server.family() if "model_service_worker" in " ".join(p.cmdline()))
+    worker = server.workers()[0]
     worker.kill()
     while server.probe("readyz")[0] == 200:
         time.sleep(0.02)

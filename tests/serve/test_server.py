@@ -154,7 +154,7 @@ def test_no_model_can_be_registered_and_no_url_is_fetched(server):
 
 
 def test_an_onnx_worker_has_no_torch_in_it_and_tells_nobody_anything(server):
-    workers = [p for p in server.family() if "model_service_worker" in " ".join(p.cmdline())]
+    workers = server.workers()
     assert len(workers) == 2
     for worker in workers:
         assert not any("libtorch" in m.path for m in worker.memory_maps())

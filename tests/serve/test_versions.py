@@ -119,7 +119,7 @@ def test_the_default_version_outlives_its_workers_and_not_the_server(both, photo
     assert promote(both, NEW).returncode == 0
     again = promote(both, NEW)
     assert (again.returncode, again.stdout) == (0, f"{NEW} is the default version (as before)\n")
-    for worker in [p for p in both.family() if "model_service_worker" in " ".join(p.cmdline())]:
+    for worker in both.workers():
         worker.kill()
     while both.probe("readyz")[0] == 200:
         time.sleep(0.02)
