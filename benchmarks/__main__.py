@@ -105,8 +105,9 @@ def _versus(arguments: argparse.Namespace) -> int:
 def _soak(arguments: argparse.Namespace) -> int:
     from benchmarks.run import Load, local_answers
     from benchmarks.serving import own_server
-    from benchmarks.soak import soak
+    from benchmarks.soak import require_long, soak
 
+    require_long(arguments.seconds)
     load = Load(("rest",), arguments.users, arguments.seconds, 0, arguments.photos, arguments.photo_count)
     known = local_answers(arguments.artifacts / "model.onnx", load)
     with own_server(arguments.artifacts, "onnx", arguments.workers, "cpu") as server:

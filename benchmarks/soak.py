@@ -47,13 +47,17 @@ class Holdings:
         }
 
 
+def require_long(seconds: float) -> None:
+    """Raise `UsageError` for a run too short to fit a line to."""
+    if seconds < 10 * SAMPLE_SECONDS:
+        raise UsageError(f"--seconds {seconds:g}: a soak takes {10 * SAMPLE_SECONDS:.0f} seconds at the least")
+
+
 def soak(server: Server, load: Load, known: Mapping[str, float]) -> dict[str, Any]:
     """Load our own server over REST and return, as JSON values, errors and what its processes held; `ok` sums it up.
 
-    known: calibrated probability by photo name. Raises `UsageError` for a run too short to fit a line to.
+    known: calibrated probability by photo name.
     """
-    if load.seconds < 10 * SAMPLE_SECONDS:
-        raise UsageError(f"a soak takes {10 * SAMPLE_SECONDS:.0f} seconds at the least")
     kinds: dict[str, Holdings] = {}
     over = threading.Event()
     watcher = threading.Thread(target=_watch, args=(server, kinds, over))
