@@ -127,18 +127,23 @@ def divide(
     tune: float,
     calibrate: float,
     seed: int,
+    folds: int | None = None,
+    fold: int | None = None,
     groups: NDArray[np.int64] | None = None,
     fakes_needed: bool = True,
 ) -> Parts:
     """Divide readable photos into parts that have the classes' proportions, as near as whole groups allow.
 
-    `tune` and `calibrate` are fractions of the training photos. Validation is the folder's own, or a fifth of a folder that is
-    not divided. groups: int64[n], photos with one number stay in one part; None keeps none together. The division depends on
-    the names, the groups, the fractions and the seed alone. Raises `DataProblem` for too few photos, or groups too large.
+    `tune` and `calibrate` are fractions of the training photos. folds: what is not tuned on is divided into so many folds
+    instead; the calibrate part is number `fold` of them, from 1, and the rest is fitted on; None calibrates on all of them.
+    Validation is the folder's own, or a fifth of a folder that is not divided. groups: int64[n], photos with one number stay
+    in one part; None keeps none together. The division depends on the names, the groups, the fractions and the seed alone.
+    Raises `DataProblem` for too few photos, or groups too large.
     """
     rng = np.random.default_rng(seed)
     divided = any(photo.part == "validation" for photo in photos)
-    room: dict[str, list[int]] = {"validation": [0, 0], "tune": [0, 0], "calibrate": [0, 0], "fit": [0, 0]}
+    learned = [f"fold {k + 1}" for k in range(folds)] if folds else ["calibrate", "fit"]
+    room: dict[str, list[int]] = {part: [0, 0] for part in ("validation", "tune", *learned)}
     own, pool = [], []
     for name, label in CLASSES.items():
         of_class = [i for i, photo in enumerate(photos) if photo.label == label and readable[i]]
@@ -156,13 +161,21 @@ def divide(
                 f"at least {FEWEST} and 2 of each class are needed"
             )
         for_tuning = max(1, round(tune * n))
+        rest = n - for_tuning
         for_calibration = max(1, round(calibrate * n)) if calibrate else 0
-        shares = (for_validation, for_tuning, for_calibration, n - for_tuning - for_calibration)
-        for part, share in zip(room, shares, strict=True):
+        shares = (
+            [rest // folds + (k < rest % folds) for k in range(folds)] if folds else [for_calibration, rest - for_calibration]
+        )
+        for part, share in zip(room, (for_validation, for_tuning, *shares), strict=True):
             room[part][label] = share
     rows = _fill(room, _units(pool, groups), photos)
     rows["validation"] += own
     _require_filled(room, rows, photos)
+    if folds:
+        aside = [name for name in learned if fold is None or name == f"fold {fold}"]
+        rows["calibrate"] = [row for name in aside for row in rows[name]]
+        rows["fit"] = [row for name in learned if name not in aside for row in rows[name]]
+        rows = {part: rows[part] for part in ("validation", "tune", "calibrate", "fit")}
     return Parts(**{part: np.sort(np.array(found, np.int64)) for part, found in rows.items()})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from training.options import FitOptions
 from training.presets import ENSEMBLE
 
 _PREPARATION = ("size", "resize", "interpolation", "equalise")
-_DIVISION = ("tune_fraction", "calibrate_fraction", "split_seed", "group_by")
+_DIVISION = ("tune_fraction", "calibrate_fraction", "folds", "split_seed", "group_by")
 _MEANINGLESS = ("resume", "weights", "faulty_mode", "zero_grad_every_n")
 _DEFAULT = FitOptions(Path())
 
@@ -62,7 +63,9 @@ def read_members(options: FitOptions) -> list[Member]:
     if options.out.resolve() in folders:
         raise UsageError(f"--out {options.out}: is one of the members; give a folder of its own")
     members = [Member(run, load_checkpoint(run / BEST)) for run in options.members]
-    problems = [f"{m.run} was trained with faults on purpose" for m in members if m.checkpoint.faults]
+    problems = [f"{m.run} was trained with faults on purpose" for m in members if m.checkpoint.faults] + _fold_problems(
+        members
+    )
     first = members[0]
     for other in members[1:]:
         problems += [
@@ -83,6 +86,17 @@ def read_members(options: FitOptions) -> list[Member]:
             "could be fitted on; give --calibration none here too, or train them with one"
         )
     return members
+
+
+def _fold_problems(members: Sequence[Member]) -> list[str]:
+    folds = members[0].argument("folds")
+    if folds is None:
+        return []
+    left = Counter(member.argument("fold") for member in members)
+    if set(left) == set(range(1, folds + 1)) and len(set(left.values())) == 1:
+        return []
+    found = ", ".join(f"{count} without fold {fold}" for fold, count in sorted(left.items(), key=str))
+    return [f"each of the {folds} folds must be left aside by equally many of them; there are {found}"]
 
 
 def as_members(options: FitOptions, members: Sequence[Member]) -> FitOptions:
@@ -110,6 +124,15 @@ def require_unseen(members: Sequence[Member], fingerprint: str) -> None:
             "--data: these are not the photos that the members were trained on, or not all; "
             "to judge an ensemble on others use `python -m training evaluate`"
         )
+
+
+def by_fold(members: Sequence[Member]) -> dict[int, list[Member]]:
+    """The members that have not seen a fold, for each fold; nothing where they were not trained on folds."""
+    folds: dict[int, list[Member]] = {}
+    for member in members:
+        if member.argument("folds"):
+            folds.setdefault(member.argument("fold"), []).append(member)
+    return folds
 
 
 def average(members: Sequence[Member], *, mirror: bool) -> tuple[ModelConfig, DetectorNet]:

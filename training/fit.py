@@ -6,6 +6,8 @@ import json
 import platform
 import shutil
 import sys
+from collections.abc import Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,10 +26,10 @@ from training.cache import PhotoCache, open_cache
 from training.calibrate import Calibration, few_warning, fit_calibration, require_enough
 from training.card import CARD, write_card
 from training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from training.data import REAL, Photo, counts, divide, find_photos, fingerprint, unreadable_warning
+from training.data import REAL, Parts, Photo, counts, divide, find_photos, fingerprint, unreadable_warning
 from training.device import make_accelerator
 from training.duplicates import group_numbers
-from training.ensemble import as_members, average, read_members, require_unseen
+from training.ensemble import Member, as_members, average, by_fold, read_members, require_unseen
 from training.facts import read_facts
 from training.faults import faults_in, make_fault
 from training.loader import CachedPhotos, default_workers, make_loader, normalise
@@ -61,6 +63,10 @@ SPLIT_NOTE = (
     "The calibration curve is fitted on the third and on nothing else. "
     "Validation photos are only reported on: nothing was chosen or fitted with them."
 )
+CROSS_FITTED_NOTE = (
+    " The members were fitted on folds: each left another one aside, and together they are fitted on all of the third part. "
+    "Every photo of it was scored, for the curve, by the members that had left it aside."
+)
 
 
 def fit(options: FitOptions) -> dict[str, Any]:
@@ -77,7 +83,8 @@ def fit(options: FitOptions) -> dict[str, Any]:
         _claim(options)
     photos = find_photos(options.data, fakes_needed=options.pseudo_fakes == "none")
     checkpoint = load_checkpoint(options.out / LAST) if options.resume and (options.out / LAST).is_file() else None
-    config = ModelConfig(options.model, options.hidden, options.dropout, options.head_norm, options.multiscale)
+    shape = options.hidden, options.dropout, options.head_norm, options.multiscale, options.gram
+    config = ModelConfig(options.model, *shape)
     torch.manual_seed(options.seed)
     with accelerator.main_process_first():  # which downloads and decodes; the others then find it done
         if members:
@@ -104,7 +111,8 @@ def fit(options: FitOptions) -> dict[str, Any]:
     if main and not checkpoint:
         _clear(options.out)
     if members:
-        return run.finish(Judge(accelerator, config, options.image_spec), State(best_weights=model.state_dict()))
+        judge, state = Judge(accelerator, config, options.image_spec), State(best_weights=model.state_dict())
+        return run.finish(judge, state, unseen=run.cross_fitted(members))
     trainer = run.train(model, checkpoint)
     return run.finish(trainer.judge, trainer.state, trainer.weights())
 
@@ -129,20 +137,22 @@ class _Run:
         self.fingerprint = fingerprint
         self.config = config
         self.audit = audit
+        self.photos = len(photos)
         self.labels = np.array([photo.label for photo in photos], np.int64)
         pseudo = options.pseudo_fakes != "none"
         self.only_real = pseudo and bool((self.labels == REAL).all())
-        self.parts = divide(
+        self.division = partial(
+            divide,
             photos,
             np.array([photo.name not in cache.unreadable for photo in photos]),
             tune=options.tune_fraction,
             calibrate=options.calibrate_fraction if options.calibration != "none" or options.target_fpr else 0,
+            folds=options.folds,
             seed=options.split_seed,
             groups=group_numbers(len(photos), audit.matches, audit.groups),
             fakes_needed=not pseudo,
         )
-        if self.only_real:
-            self.parts = paired(self.parts, len(photos))
+        self.parts = self._divided(options.fold)
         self.fit_rows = self.parts.fit
         if pseudo:
             if not self.only_real:
@@ -153,6 +163,10 @@ class _Run:
         if accelerator.is_main_process and (warning := few_warning(options.calibration, held_out)):
             print(warning, file=sys.stderr)
         self.table = self._table(photos, hashes)
+
+    def _divided(self, fold: int | None) -> Parts:
+        parts = self.division(fold=fold)
+        return paired(parts, self.photos) if self.only_real else parts
 
     def _table(self, photos: list[Photo], hashes: list[str]) -> ScoreTable:
         """The rows of the score table, still without scores; hashes: of each photo's file."""
@@ -218,14 +232,38 @@ class _Run:
                 ),
             )
 
-    def finish(self, judge: Judge, state: State, final: dict[str, Tensor] | None = None) -> dict[str, Any]:
-        """Calibrate and evaluate the epoch that was kept, and write everything that a run folder holds."""
+    def cross_fitted(self, members: Sequence[Member]) -> NDArray[np.float32] | None:
+        """Raw probabilities of calibration photos that are in folds: each from the members that have not seen it."""
+        rows, raw = self.parts.calibrate, np.empty(len(self.parts.calibrate), np.float32)
+        for fold, unseeing in (folds := by_fold(members)).items():
+            config, model = average(unseeing, mirror=self.options.mirror)
+            judge = Judge(self.accelerator, config, self.options.image_spec)
+            aside = self.division(fold=fold).calibrate
+            raw[np.searchsorted(rows, aside)] = self._raw(judge, model.state_dict(), aside)
+        return raw if folds else None
+
+    def _raw(self, judge: Judge, weights: dict[str, Tensor], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        judge.load(weights)
+        return sigmoid(judge.logits(self.accelerator.prepare(self._loader(rows))))
+
+    def finish(
+        self,
+        judge: Judge,
+        state: State,
+        final: dict[str, Tensor] | None = None,
+        unseen: NDArray[np.float32] | None = None,
+    ) -> dict[str, Any]:
+        """Calibrate and evaluate the epoch that was kept, and write everything that a run folder holds.
+
+        unseen: raw probabilities of the calibration photos, where the network has seen them and others are to be used.
+        """
         parts, out = self.parts, self.options.out
-        judge.load(state.best_weights)
         raw = {
-            name: sigmoid(judge.logits(self.accelerator.prepare(self._loader(rows)))) if len(rows) else None
+            name: self._raw(judge, state.best_weights, rows) if len(rows) else None
             for name, rows in (("calibrate", parts.calibrate), ("validation", parts.validation))
+            if unseen is None or name != "calibrate"
         }
+        raw.setdefault("calibrate", unseen)
         metrics: dict[str, Any] = {}
         if self.accelerator.is_main_process:
             for name, scores in raw.items():
@@ -274,7 +312,7 @@ class _Run:
             "counts": counts(self.parts, self.labels),
             "unreadable": self.cache.unreadable,
             "audit": self.audit.summary(),
-            "split": SPLIT_NOTE,
+            "split": SPLIT_NOTE + (CROSS_FITTED_NOTE if self.options.folds and self.options.members else ""),
             **({"pseudo_fakes": NOTE["alone" if self.only_real else "added"]} if self.options.pseudo_fakes != "none" else {}),
             "faults": {**faults, **state.applied} if (faults := faults_in(self.options.recorded())) else None,
             "fingerprint": self.fingerprint,

@@ -9,7 +9,7 @@ from typing import Any
 
 from detector.errors import UsageError
 from detector.spec import ImageSpec
-from training.presets import ENSEMBLE
+from training.presets import DUAL_STREAM, ENSEMBLE
 
 AMP_CHOICES = ("no", "auto", "fp16", "bf16")
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -21,7 +21,7 @@ HUB = "hf://"  # weights from a repository of the Hugging Face hub: hf://org/rep
 FAULTY_MODES = ("label_noise", "input_noise", "shuffle_labels", "wrong_loss", "random_weight_reset")
 # Say how one network is made and trained, which an ensemble of finished ones is not.
 OF_TRAINING = (
-    *("hidden", "dropout", "head_norm", "multiscale", "augment", "mixup", "weights", "pretrained"),
+    *("hidden", "dropout", "head_norm", "multiscale", "gram", "freeze_epochs", "augment", "mixup", "weights", "pretrained"),
     *("epochs", "batch_size", "lr", "weight_decay", "clip", "schedule", "patience", "lr_patience"),
     *("faulty_mode", "label_noise_frac", "input_noise_std", "zero_grad_every_n", "amp"),
 )
@@ -42,6 +42,8 @@ class FitOptions:
     dropout: float = 0.2
     head_norm: bool = False
     multiscale: bool = False
+    gram: bool = False
+    freeze_epochs: int = 0
     weights: str | None = None
     pretrained: bool = True
     size: int = 128
@@ -61,6 +63,8 @@ class FitOptions:
     lr_patience: int = 2
     tune_fraction: float = 0.1
     calibrate_fraction: float = 0.1
+    folds: int | None = None
+    fold: int | None = None
     group_by: str | None = None
     split_seed: int = 0
     calibration: str = "isotonic"
@@ -88,6 +92,17 @@ class FitOptions:
             problems.append("--model ensemble and --members RUN RUN … go together")
         if self.mirror and not self.members:
             problems.append("--mirror is for an ensemble")
+        if self.gram and not self.multiscale:
+            problems.append("--gram is for the maps of every block or resolution; give --multiscale too")
+        if self.model == DUAL_STREAM and (self.gram or self.freeze_epochs):
+            problems.append("--gram and --freeze-epochs are for networks of one stream")
+        if self.freeze_epochs and self.weights is None and not self.pretrained:
+            problems.append("--freeze-epochs keeps the weights that the backbone starts with, and random ones know nothing")
+        if self.folds is not None and not self.members:
+            if self.fold is None:
+                problems.append("--folds needs --fold, the one of them that this run leaves aside")
+            if self.calibration == "none" and self.target_fpr is None:
+                problems.append("--folds leaves photos aside to calibrate on; give a --calibration")
         if problems:
             raise UsageError("; ".join(problems))
 
@@ -99,6 +114,7 @@ class FitOptions:
             ("dropout", 0 <= self.dropout < 1, "from 0 to below 1"),
             ("mixup", 0 <= self.mixup <= 4, "from 0 to 4"),
             ("epochs", self.epochs >= 1, "1 or more"),
+            ("freeze_epochs", self.freeze_epochs >= 0, "0 or more"),
             ("batch_size", self.batch_size >= 2, "2 or more"),
             ("lr", 0 < self.lr < 10, "above 0 and below 10"),
             ("weight_decay", 0 <= self.weight_decay < 1, "from 0 to below 1"),
@@ -107,6 +123,8 @@ class FitOptions:
             ("lr_patience", self.lr_patience >= 0, "0 or more"),
             ("tune_fraction", 0 < self.tune_fraction < 0.5, part),
             ("calibrate_fraction", 0 < self.calibrate_fraction < 0.5, part),
+            ("folds", self.folds is None or 2 <= self.folds <= 20, "from 2 to 20"),
+            ("fold", self.fold is None or (self.folds is not None and 1 <= self.fold <= self.folds), "from 1 to --folds"),
             ("target_fpr", self.target_fpr is None or 0 < self.target_fpr < 0.5, part),
             ("label_noise_frac", 0 < self.label_noise_frac <= 1, "above 0 and at most 1"),
             ("input_noise_std", 0 < self.input_noise_std <= 1, "above 0 and at most 1"),

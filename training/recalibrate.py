@@ -46,8 +46,11 @@ def recalibrate(
     photos = [p for p in find_photos(data) if part == "all" or p.part in (part, None)]
     seen = dict(zip(table.hashes, table.parts, strict=True))
     hashes = content_hashes([photo.path for photo in photos])
-    left_out = Counter(LEFT_OUT[seen[content]] for content in hashes if seen.get(content) in LEFT_OUT)
-    kept = [photo for photo, content in zip(photos, hashes, strict=True) if seen.get(content) not in LEFT_OUT]
+    arguments = metrics["arguments"]
+    crossed = arguments.get("folds") and not arguments.get("fold")  # all but one or two members were fitted on each of them
+    reasons = {**LEFT_OUT, "calibrate": LEFT_OUT["fit"]} if crossed else LEFT_OUT
+    left_out = Counter(reasons[seen[content]] for content in hashes if seen.get(content) in reasons)
+    kept = [photo for photo, content in zip(photos, hashes, strict=True) if seen.get(content) not in reasons]
     without = "; ".join(f"{n} left out that the run was {what}" for what, n in left_out.items())
     try:
         require_enough(method, len(kept))
@@ -81,7 +84,7 @@ def recalibrate(
     }
     labels, raw, calibrated = validation.labels, validation.raw, calibration.curve(validation.raw)
     # Of the run's own photos, those whose files still are where it found them.
-    files = [Path(str(metrics["arguments"]["data"])) / name for name in validation.names]
+    files = [Path(str(arguments["data"])) / name for name in validation.names]
     threshold = metrics["threshold"]
     shown = of_files(files, validation.names, labels, raw, calibrated, threshold, judged.spec, judged.heatmaps)
     metrics["mistakes"] = [mistake.to_dict() for mistake in shown]

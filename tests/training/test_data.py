@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +85,23 @@ def test_parts_share_no_photo_and_keep_the_classes_proportions() -> None:
     everything = np.concatenate([rows for _, rows in parts.items()])
     assert sorted(everything) == list(range(len(photos)))
     assert all(photos[row].part == "validation" for row in parts.validation)
+
+
+def test_each_fold_is_left_aside_once_and_groups_stay_in_one() -> None:
+    photos, readable = _photos((100, 50), (20, 20)), np.ones(190, bool)
+    groups = np.arange(190)
+    groups[:12] = 0
+    divided = partial(divide, photos, readable, tune=0.1, calibrate=0.1, folds=4, seed=3, groups=groups)
+    whole, parts = divided(), [divided(fold=k) for k in (1, 2, 3, 4)]
+    assert len(whole.fit) == 0
+    assert sorted(np.concatenate([p.calibrate for p in parts])) == list(whole.calibrate)
+    for p in parts:
+        np.testing.assert_array_equal(p.tune, whole.tune)
+        np.testing.assert_array_equal(p.validation, whole.validation)
+        assert sorted([*p.fit, *p.calibrate]) == list(whole.calibrate)
+        of_class = [sum(photos[row].label == label for row in p.calibrate) for label in (0, 1)]
+        assert of_class == pytest.approx([22.5, 11.25], abs=1)
+    assert sum(0 in p.calibrate and 11 in p.calibrate for p in parts) + (0 in whole.tune) == 1
 
 
 def test_a_fifth_of_a_flat_folder_validates_and_the_seed_says_which() -> None:
