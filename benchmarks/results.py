@@ -20,7 +20,7 @@ from benchmarks.machine import machine
 from detector.cpus import available_cpus
 from detector.errors import UnmaskError, UsageError
 
-SEEDS = (0, 1, 2)
+FOLDS = 5
 CALIBRATION = ("--calibration", "platt")
 COMMON = ("--amp", "--schedule", "cosine", *CALIBRATION, "--tune-fraction", "0.05")
 # From random weights, at sizes and for as long as a CPU can afford.
@@ -70,7 +70,10 @@ def plan(photos: Photos, weights: Path) -> list[Row]:
     """The rows of one set, members before the ensemble that averages them."""
     scratch = [Row(name, "random", ("--model", name, *flags)) for name, flags in SCRATCH.items()]
     transfer = (*TRANSFER, "--weights", str(weights), "--size", str(photos.size))
-    members = [Row(f"squeezenet1_1, seed {seed}", "ImageNet", (*transfer, "--seed", str(seed))) for seed in SEEDS]
+    members = [
+        Row(f"squeezenet1_1, fold {k}", "ImageNet", (*transfer, "--folds", str(FOLDS), "--fold", str(k), "--seed", str(k)))
+        for k in range(1, FOLDS + 1)
+    ]
     ensemble = Row("ensemble of these", "ImageNet", ("--model", "ensemble", "--mirror"), tuple(row.folder for row in members))
     return [*members, *scratch, ensemble]
 
@@ -157,8 +160,9 @@ def page(measured: dict[str, list[dict[str, Any]]], jobs: int) -> str:
     parts = [_HEAD.format(machine=machine()["label"], threads=told, jobs=jobs)]
     for name, rows in measured.items():
         counts = rows[0]["counts"]
-        fitted, judged = (counts[part]["real"] + counts[part]["fake"] for part in ("fit", "validation"))
-        parts.append(f"\n## {name}\n\n{fitted:,} photos fitted on, {judged:,} judged on.\n\n{_COLUMNS}")
+        photos = {part: of_class["real"] + of_class["fake"] for part, of_class in counts.items()}
+        training = sum(photos.values()) - photos["validation"]
+        parts.append(f"\n## {name}\n\n{training:,} photos to train on, {photos['validation']:,} judged on.\n\n{_COLUMNS}")
         parts += [_line(row) for row in rows]
         best = max(rows, key=lambda row: float(row["auc"]["value"]))
         median = statistics.median(float(row["auc"]["value"]) for row in rows)
@@ -191,14 +195,16 @@ def _interval(value: dict[str, float]) -> str:
 _HEAD = """# Results
 
 Made by `make results`: each row is a run of `python -m training fit`, trained, calibrated and judged by itself. Intervals are
-95 % bootstrap ones over the validation photos, which no run used for anything else.
+95 % bootstrap ones over the validation photos, which no run used for anything else. `fold K` leaves the K-th of five folds aside to
+calibrate on; in the ensemble of the five, every photo is scored for the curve by the one that had left it aside.
 
-Read them as what little data gives. Each set has some 1,100 photos to fit on; the rows that start from random weights train
+Read them as what little data gives. Each set has a thousand photos or so to fit on; the rows that start from random weights train
 for minutes on a CPU at 128 pixels. They show that every architecture goes the whole road, not what it is worth: with hub
 weights, the default of `--model`, and more photos they are the ones to use. An AUC from 400 photos of one source says
 nothing about other generators, and an ECE of 0.03 to 0.05 is what 400 photos show of a perfectly calibrated detector.
 
-Measured on {machine}, {threads} for each run, {jobs} at a time; `img/s` is training throughput there, in bfloat16."""
+Measured on {machine}, {threads} for each run, {jobs} at a time; `img/s` is training throughput there, in bfloat16, with whatever
+else the machine was doing."""
 _NAMES = ("model", "weights from", "px", "epochs", "parameters", "checkpoint", "img/s", "AUC", "accuracy", "ECE raw",
           "ECE calibrated", "smooth ECE")  # fmt: skip
 _COLUMNS = f"| {' | '.join(_NAMES)} |\n|{'---|' * len(_NAMES)}"

@@ -16,8 +16,6 @@ SMALL = {
     "batch norm": ModelConfig("test_resnet", hidden=(24, 12), head_norm=True),
     "dual_stream": ModelConfig("dual_stream", hidden=(16,)),
     "every resolution": ModelConfig("torchvision/squeezenet1_1", hidden=(16,), multiscale=True),
-    "gram": ModelConfig("torchvision/squeezenet1_1", hidden=(16,), multiscale=True, gram=True),
-    "gram, timm": ModelConfig("test_resnet", hidden=(16,), multiscale=True, gram=True),
     "every resolution, timm": ModelConfig("test_resnet", hidden=(16,), multiscale=True),
     "dual_stream, batch norm": ModelConfig("dual_stream", hidden=(16, 8), head_norm=True),
 }

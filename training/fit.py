@@ -83,8 +83,7 @@ def fit(options: FitOptions) -> dict[str, Any]:
         _claim(options)
     photos = find_photos(options.data, fakes_needed=options.pseudo_fakes == "none")
     checkpoint = load_checkpoint(options.out / LAST) if options.resume and (options.out / LAST).is_file() else None
-    shape = options.hidden, options.dropout, options.head_norm, options.multiscale, options.gram
-    config = ModelConfig(options.model, *shape)
+    config = ModelConfig(options.model, options.hidden, options.dropout, options.head_norm, options.multiscale)
     torch.manual_seed(options.seed)
     with accelerator.main_process_first():  # which downloads and decodes; the others then find it done
         if members:

@@ -80,11 +80,6 @@ def _model(group: argparse._ArgumentGroup) -> None:
         action="store_true",
         help="show the head the features of every block or resolution, not the last alone: for cues finer than the last",
     )
-    add(
-        "--gram",
-        action="store_true",
-        help="with --multiscale, also show it how channels go together (Gram matrices): texture, wherever it lies",
-    )
     source = group.add_mutually_exclusive_group()
     source.add_argument(
         "--weights",
@@ -148,12 +143,6 @@ def _photos(group: argparse._ArgumentGroup) -> None:
 def _schedule(group: argparse._ArgumentGroup) -> None:
     _number(group, "--epochs", kind=int, text="epochs at most")
     _number(group, "--batch-size", "--batch_size", kind=int, text="photos per step, over all processes together")
-    _number(
-        group,
-        "--freeze-epochs",
-        kind=int,
-        text="first epochs that train the head alone, so that a new head does not spoil what the backbone knows",
-    )
     _number(group, "--lr", kind=float, text="AdamW's learning rate; 1e-4 to 3e-4 suits fine-tuning a small set")
     _number(group, "--weight-decay", kind=float, text="AdamW's weight decay")
     _number(group, "--clip", kind=float, text="gradient norm above which a step is scaled down")

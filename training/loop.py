@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from training.loader import normalise
 from training.metrics import roc_auc
 from training.mixup import mixed
 from training.models import ModelConfig, build_model
-from training.networks import DetectorNet, PooledNet
+from training.networks import DetectorNet
 from training.options import FitOptions
 from training.schedule import make_schedule
 
@@ -140,12 +140,6 @@ class Trainer:
         """One pass over the fitting photos: mean loss, AUC (under augmentation and dropout), seconds spent waiting."""
         self.fault.before_epoch(self.accelerator.unwrap_model(self.model), number)
         self.model.train()
-        backbone = cast(PooledNet, self.accelerator.unwrap_model(self.model)).features
-        frozen = number <= self.options.freeze_epochs
-        if frozen:
-            backbone.eval()  # its batch norm keeps the statistics that it came with
-        if self.accelerator.num_processes == 1:  # several exchange all gradients, whatever becomes of them
-            backbone.requires_grad_(not frozen)
         self.fit.set_epoch(number)
         losses, scores, truths = [], [], []
         waited, asked = 0.0, time.perf_counter()
@@ -157,8 +151,6 @@ class Trainer:
             logits = self.model(x).float()
             loss = self.fault.loss(logits, wanted)
             self.accelerator.backward(loss)
-            if frozen:
-                backbone.zero_grad()
             self.accelerator.clip_grad_norm_(self.model.parameters(), self.options.clip)
             if not self.fault.skips(number, step, len(self.fit)):
                 self.optimizer.step()

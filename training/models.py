@@ -9,7 +9,6 @@ from typing import Any
 from detector.spec import ImageSpec
 from training.backbones import backbone
 from training.forensic import ForensicStream, TwoStreams
-from training.gram import gram_net
 from training.head import GatedHead, MlpHead
 from training.networks import DetectorNet, DualStreamNet, EnsembleNet, PooledNet
 from training.presets import DUAL_STREAM, ENSEMBLE
@@ -24,9 +23,9 @@ class ModelConfig:
 
     name: a timm model, a torchvision one (`torchvision/NAME` says so where both have it), `dual_stream` or `ensemble`.
     hidden: width of each hidden layer of the head. dropout: probability before each of its linear layers. head_norm: whether
-    batch norm follows each hidden layer. multiscale: whether the head sees the features of every block or resolution. gram:
-    whether it also sees how those of each resolution go together. members: the networks that an ensemble averages; it has no
-    head of its own. mirror: whether an ensemble averages over the photo's mirror image too.
+    batch norm follows each hidden layer. multiscale: whether the head sees the features of every block or
+    resolution. members: the networks that an ensemble averages; it has no head of its own. mirror: whether an ensemble
+    averages over the photo's mirror image too.
     """
 
     name: str = "efficientnet_b0"
@@ -34,7 +33,6 @@ class ModelConfig:
     dropout: float = 0.2
     head_norm: bool = False
     multiscale: bool = False
-    gram: bool = False
     members: tuple[ModelConfig, ...] = ()
     mirror: bool = False
 
@@ -66,6 +64,4 @@ def build_model(config: ModelConfig, spec: ImageSpec = DEFAULT_SPEC, *, pretrain
         head = GatedHead(channels, forensic.channels, *shape, even=config.multiscale)
         return DualStreamNet(TwoStreams(visual, forensic), head)
     features, channels = backbone(config.name, multiscale=config.multiscale, pretrained=pretrained)
-    if config.gram:
-        return gram_net(features, *shape)
     return PooledNet(features, MlpHead(channels, *shape, even=config.multiscale))

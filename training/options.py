@@ -9,7 +9,7 @@ from typing import Any
 
 from detector.errors import UsageError
 from detector.spec import ImageSpec
-from training.presets import DUAL_STREAM, ENSEMBLE
+from training.presets import ENSEMBLE
 
 AMP_CHOICES = ("no", "auto", "fp16", "bf16")
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -21,7 +21,7 @@ HUB = "hf://"  # weights from a repository of the Hugging Face hub: hf://org/rep
 FAULTY_MODES = ("label_noise", "input_noise", "shuffle_labels", "wrong_loss", "random_weight_reset")
 # Say how one network is made and trained, which an ensemble of finished ones is not.
 OF_TRAINING = (
-    *("hidden", "dropout", "head_norm", "multiscale", "gram", "freeze_epochs", "augment", "mixup", "weights", "pretrained"),
+    *("hidden", "dropout", "head_norm", "multiscale", "augment", "mixup", "weights", "pretrained"),
     *("epochs", "batch_size", "lr", "weight_decay", "clip", "schedule", "patience", "lr_patience"),
     *("faulty_mode", "label_noise_frac", "input_noise_std", "zero_grad_every_n", "amp"),
 )
@@ -42,8 +42,6 @@ class FitOptions:
     dropout: float = 0.2
     head_norm: bool = False
     multiscale: bool = False
-    gram: bool = False
-    freeze_epochs: int = 0
     weights: str | None = None
     pretrained: bool = True
     size: int = 128
@@ -92,12 +90,6 @@ class FitOptions:
             problems.append("--model ensemble and --members RUN RUN … go together")
         if self.mirror and not self.members:
             problems.append("--mirror is for an ensemble")
-        if self.gram and not self.multiscale:
-            problems.append("--gram is for the maps of every block or resolution; give --multiscale too")
-        if self.model == DUAL_STREAM and (self.gram or self.freeze_epochs):
-            problems.append("--gram and --freeze-epochs are for networks of one stream")
-        if self.freeze_epochs and self.weights is None and not self.pretrained:
-            problems.append("--freeze-epochs keeps the weights that the backbone starts with, and random ones know nothing")
         if self.folds is not None and not self.members:
             if self.fold is None:
                 problems.append("--folds needs --fold, the one of them that this run leaves aside")
@@ -114,7 +106,7 @@ class FitOptions:
             ("dropout", 0 <= self.dropout < 1, "from 0 to below 1"),
             ("mixup", 0 <= self.mixup <= 4, "from 0 to 4"),
             ("epochs", self.epochs >= 1, "1 or more"),
-            ("freeze_epochs", self.freeze_epochs >= 0, "0 or more"),
+            (self.freeze_epochs >= 0, "0 or more"),
             ("batch_size", self.batch_size >= 2, "2 or more"),
             ("lr", 0 < self.lr < 10, "above 0 and below 10"),
             ("weight_decay", 0 <= self.weight_decay < 1, "from 0 to below 1"),

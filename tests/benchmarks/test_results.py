@@ -16,9 +16,9 @@ from tests.training.conftest import draw_set
 
 @pytest.fixture
 def small_table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Two seeds and one row from random weights, of networks that train in seconds; the file of first weights."""
+    """Two folds and one row from random weights, of networks that train in seconds; the file of first weights."""
     quick = ("--size", "32", "--epochs", "1", "--batch-size", "16", "--workers", "0", "--device", "cpu")
-    monkeypatch.setattr(results, "SEEDS", (0, 1))
+    monkeypatch.setattr(results, "FOLDS", 2)
     monkeypatch.setattr(results, "SCRATCH", {"test_resnet": ("--no-pretrained", *quick)})
     monkeypatch.setattr(results, "TRANSFER", ("--model", "squeezenet1_1", "--multiscale", *quick))
     features = torchvision.models.squeezenet1_1(weights=None).features.state_dict()
@@ -30,7 +30,7 @@ def test_every_row_is_trained_once_and_the_page_says_what_was_measured(small_tab
     sets = [results.Photos("drawn", draw_set(tmp_path / "data", train=100, validation=20), 32)]
     measured = results.train_all(sets, small_table, tmp_path / "runs", jobs=1)
     names = [row["name"] for row in measured["drawn"]]
-    assert names == ["squeezenet1_1, seed 0", "squeezenet1_1, seed 1", "test_resnet", "ensemble of these"]
+    assert names == ["squeezenet1_1, fold 1", "squeezenet1_1, fold 2", "test_resnet", "ensemble of these"]
     reported = tmp_path / "runs" / "drawn" / "test_resnet" / "metrics.json"
     auc = json.loads(reported.read_text())["validation"]["auc"]
     text = results.page(measured, jobs=1)
