@@ -195,16 +195,16 @@ def _interval(value: dict[str, float]) -> str:
 _HEAD = """# Results
 
 Made by `make results`: each row is a run of `python -m training fit`, trained, calibrated and judged by itself. Intervals are
-95 % bootstrap ones over the validation photos, which no run used for anything else. `fold K` leaves the K-th of five folds aside to
-calibrate on; in the ensemble of the five, every photo is scored for the curve by the one that had left it aside.
+95 % bootstrap ones over the validation photos, which no run used for anything else. `fold K` leaves the K-th of five folds
+aside to calibrate on; for the ensemble of the five, each photo is scored for the curve by the one that had left it aside.
 
-Read them as what little data gives. Each set has a thousand photos or so to fit on; the rows that start from random weights train
-for minutes on a CPU at 128 pixels. They show that every architecture goes the whole road, not what it is worth: with hub
+Read them as what little data gives. Each set has a thousand photos or so to fit on; the rows that start from random weights
+train for minutes on a CPU at 128 pixels. They show that every architecture goes the whole road, not what it is worth: with hub
 weights, the default of `--model`, and more photos they are the ones to use. An AUC from 400 photos of one source says
 nothing about other generators, and an ECE of 0.03 to 0.05 is what 400 photos show of a perfectly calibrated detector.
 
-Measured on {machine}, {threads} for each run, {jobs} at a time; `img/s` is training throughput there, in bfloat16, with whatever
-else the machine was doing."""
+Measured on {machine}, {threads} for each run, {jobs} at a time; `img/s` is training throughput there, in bfloat16, with
+whatever else the machine was doing."""
 _NAMES = ("model", "weights from", "px", "epochs", "parameters", "checkpoint", "img/s", "AUC", "accuracy", "ECE raw",
           "ECE calibrated", "smooth ECE")  # fmt: skip
 _COLUMNS = f"| {' | '.join(_NAMES)} |\n|{'---|' * len(_NAMES)}"

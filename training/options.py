@@ -106,7 +106,6 @@ class FitOptions:
             ("dropout", 0 <= self.dropout < 1, "from 0 to below 1"),
             ("mixup", 0 <= self.mixup <= 4, "from 0 to 4"),
             ("epochs", self.epochs >= 1, "1 or more"),
-            (self.freeze_epochs >= 0, "0 or more"),
             ("batch_size", self.batch_size >= 2, "2 or more"),
             ("lr", 0 < self.lr < 10, "above 0 and below 10"),
             ("weight_decay", 0 <= self.weight_decay < 1, "from 0 to below 1"),
