@@ -13,7 +13,9 @@ from serve.client import GrpcClient, RestClient
 from serve.errors import StartupFailed
 from serve.record import Record
 
-REQUESTS = 30  # over each protocol: the JVM loads and compiles what answers a request while it answers the first ones
+# Over each protocol: the JVM loads and compiles what answers a request while it answers the first ones, and each new
+# connection goes to the next of its threads, which makes its buffers then.
+CONNECTIONS, REQUESTS = 6, 5
 
 
 def warm_up(record: Record, token: str, stop: threading.Event) -> None:
@@ -28,7 +30,7 @@ def warm_up(record: Record, token: str, stop: threading.Event) -> None:
         lambda: RestClient(record.rest_url, token=token),
         lambda: GrpcClient(record.grpc_target, token=token),
     )
-    for door in doors:
+    for door in doors * CONNECTIONS:
         with closing(door()) as client:
             for _ in range(REQUESTS):
                 if stop.is_set():

@@ -12,9 +12,10 @@ from matplotlib.axes import Axes
 
 from detector.errors import UsageError
 from training.checkpoint import load_checkpoint
-from training.fit import LAST, fit
+from training.fit import fit
 from training.options import FitOptions
 from training.plots import Palette, Plot, render
+from training.run_folder import LAST
 
 CLEAN = "clean"
 GRID: dict[str, dict[str, Any]] = {

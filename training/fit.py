@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import platform
-import shutil
 import sys
 from collections.abc import Sequence
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,12 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from detector.errors import UsageError
 from training.account import account
 from training.audit import Audit, audit_photos
 from training.cache import PhotoCache, open_cache
 from training.calibrate import Calibration, few_warning, fit_calibration, require_enough
-from training.card import CARD, write_card
+from training.card import write_card
 from training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from training.data import REAL, Parts, Photo, counts, divide, find_photos, fingerprint, unreadable_warning
 from training.device import make_accelerator
@@ -40,22 +37,10 @@ from training.networks import DetectorNet
 from training.options import FitOptions
 from training.pseudo_fakes import NOTE, joined, paired
 from training.report import write_report
+from training.run_folder import LAST, claim, clear, require_same
 from training.scores import ScoreTable
 from training.weights import initial_model
 
-LAST = "last.pth"
-WRITTEN = (
-    "best_model.pth",
-    "final_model.pth",
-    LAST,
-    "calibrator.joblib",
-    "calibration.json",
-    "metrics.json",
-    "scores.csv",
-    "report",
-    CARD,
-    "tensorboard",
-)
 LIBRARIES = ("torch", "torchvision", "timm", "accelerate", "scikit-learn", "numpy", "pillow")
 SPLIT_NOTE = (
     "The training photos are divided into three parts that share no photo. The network is fitted on the first. "
@@ -80,7 +65,7 @@ def fit(options: FitOptions) -> dict[str, Any]:
     accelerator = make_accelerator(options)
     main = accelerator.is_main_process
     if main:
-        _claim(options)
+        claim(options)
     photos = find_photos(options.data, fakes_needed=options.pseudo_fakes == "none")
     checkpoint = load_checkpoint(options.out / LAST) if options.resume and (options.out / LAST).is_file() else None
     config = ModelConfig(options.model, options.hidden, options.dropout, options.head_norm, options.multiscale)
@@ -98,7 +83,7 @@ def fit(options: FitOptions) -> dict[str, Any]:
         if members:
             require_unseen(members, content)
         if checkpoint:
-            _require_same(checkpoint, options, content)
+            require_same(checkpoint, options, content)
         found = audit_photos(photos, facts, options.group_by)
         found.require_no_leak()
         cache = open_cache(photos, content, options.image_spec, kept_in, equalise=options.equalise, progress=main)
@@ -108,7 +93,7 @@ def fit(options: FitOptions) -> dict[str, Any]:
         print(warning, file=sys.stderr)
     run = _Run(accelerator, options, config, photos, [fact.sha256 for fact in facts], cache, content, found)
     if main and not checkpoint:
-        _clear(options.out)
+        clear(options.out)
     if members:
         judge, state = Judge(accelerator, config, options.image_spec), State(best_weights=model.state_dict())
         return run.finish(judge, state, unseen=run.cross_fitted(members))
@@ -327,38 +312,3 @@ class _Run:
                 **({"images_per_second": float(np.median(rates))} if rates else {}),
             },
         }
-
-
-def _claim(options: FitOptions) -> None:
-    """Make the run folder, or refuse one that holds something."""
-    out = options.out
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"--out {out}: is a file; give a folder")
-    there = sorted(e.name for e in out.iterdir() if e.name != "cache") if out.is_dir() else []
-    if there and not (options.resume or options.overwrite):
-        what = (
-            "a run already; --resume goes on with it, --overwrite replaces it"
-            if set(there) & set(WRITTEN)
-            else (f"{', '.join(there[:5])}; give a folder of its own")
-        )
-        raise UsageError(f"--out {out}: holds {what}")
-    out.mkdir(parents=True, exist_ok=True)
-
-
-def _require_same(checkpoint: Checkpoint, options: FitOptions, fingerprint: str) -> None:
-    """Refuse to go on with another run than the checkpoint's; where its photos lie is of no matter."""
-    then, now = ({k: v for k, v in values.items() if k != "data"} for values in (checkpoint.arguments, options.recorded()))
-    differing = [f"{k} was {then.get(k)!r} and is {now.get(k)!r}" for k in sorted({*then, *now}) if then.get(k) != now.get(k)]
-    if checkpoint.fingerprint != fingerprint:
-        differing.append("the photos are not the same")
-    if differing:
-        raise UsageError(f"--resume: this is not the run in {options.out}: {'; '.join(differing)}")
-
-
-def _clear(out: Path) -> None:
-    """Remove what an earlier run wrote, and nothing else."""
-    for path in (out / name for name in WRITTEN):
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)

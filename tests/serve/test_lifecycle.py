@@ -50,7 +50,7 @@ def test_the_first_client_waits_no_longer_than_the_others(start, photos, grpc):
         return times[0] / statistics.median(times[1:])
 
     # A cold server takes ten times as long, every time; other work on the machine may strike the one request that counts.
-    ratios = (first_to_median() for _ in range(4))
+    ratios = (first_to_median() for _ in range(3))
     assert any(ratio < 2 for ratio in ratios)
 
 
