@@ -106,6 +106,8 @@ def _add_evaluate(commands: Any) -> None:
     add("--group-by", metavar="REGEX", help="what names a photo's group, such as a source or a person, in its path")
     add("--robustness", action="store_true", help="also score photos as they are re-encoded, blurred, shrunk and made noisy")
     add("--robustness-photos", type=int, default=100, metavar="N", help="of each class for --robustness (%(default)s)")
+    add("--pointing-game", action="store_true", help="also try whether heatmaps find what was blended into pseudo-fakes")
+    add("--pointing-photos", type=int, default=200, metavar="N", help="real ones for --pointing-game (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap (%(default)s)")
     parser.set_defaults(call=_evaluate)
 
@@ -115,6 +117,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--threshold is {arguments.threshold}; it must lie between 0 and 1")
     if arguments.robustness_photos < 2:
         raise UsageError(f"--robustness-photos is {arguments.robustness_photos}; give 2 or more")
+    if arguments.pointing_photos < 1:
+        raise UsageError(f"--pointing-photos is {arguments.pointing_photos}; give 1 or more")
     from training.evaluation import evaluate_folder, from_checkpoint, from_onnx
 
     judged = from_onnx(arguments.model) if arguments.model else from_checkpoint(arguments.checkpoint)
@@ -126,6 +130,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         family_by=arguments.family_by,
         group_by=arguments.group_by,
         robustness_photos=arguments.robustness_photos if arguments.robustness else 0,
+        pointing_photos=arguments.pointing_photos if arguments.pointing_game else 0,
         out=arguments.out,
         seed=arguments.seed,
     )

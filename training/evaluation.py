@@ -18,9 +18,9 @@ from detector.batches import decoded_batches
 from detector.errors import UnmaskError, UsageError
 from detector.scorer import Scorer
 from detector.spec import ImageSpec
-from training import robustness
+from training import pointing, robustness
 from training.checkpoint import BEST, load_calibration, load_checkpoint
-from training.data import Photo, class_counts, find_photos, fingerprint, unreadable_warning
+from training.data import REAL, Photo, class_counts, find_photos, fingerprint, unreadable_warning
 from training.families import checked_pattern, family_names, family_rows, group_rows
 from training.loader import normalise
 from training.metrics import evaluate, score_histogram
@@ -86,6 +86,7 @@ def evaluate_folder(
     family_by: str | None = None,
     group_by: str | None = None,
     robustness_photos: int = 0,
+    pointing_photos: int = 0,
     out: Path | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -93,7 +94,8 @@ def evaluate_folder(
 
     part: of a folder that is divided into Train and Validation; one that is not is taken whole. threshold: None takes the
     model's own. family_by, group_by: regular expressions on a photo's name, see `training.families`. robustness_photos: of
-    each class, that are scored again as they get worse; none for 0. out: folder for the report page and its plots, and
+    each class, that are scored again as they get worse; none for 0. pointing_photos: real ones, of whose pseudo-fakes the
+    heatmaps are tried; none for 0. out: folder for the report page and its plots, and
     `evaluation.json`.
     Raises `DataProblem` when the folder is not laid out as expected, `UsageError` when a class has no readable photo.
     """
@@ -122,6 +124,7 @@ def evaluate_folder(
         "families": family_rows(families, labels, raw, flagged, seed=seed) if families else None,
         "groups": group_rows(groups, labels, flagged) if groups else None,
         "robustness": None,
+        "pointing_game": None,
         "mistakes": [mistake.to_dict() for mistake in shown],
         "reference_scores": score_histogram(calibrated),
         "unreadable": unreadable,
@@ -131,6 +134,9 @@ def evaluate_folder(
         result["robustness"] = robustness.measure(
             judged.score, judged.spec, readable, threshold=threshold, per_class=robustness_photos, seed=seed
         )
+    if pointing_photos:
+        real = [photo.path for photo in readable if photo.label == REAL][:pointing_photos]
+        result["pointing_game"] = pointing.play(judged.heatmaps, judged.spec, real, seed=seed)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         (out / "evaluation.json").write_text(json.dumps(result, indent=1, ensure_ascii=False), encoding="utf-8")

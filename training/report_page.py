@@ -189,6 +189,12 @@ are prepared for the model, from mild to severe. Bands are 95 % intervals.</p>
 {% endfor %}
 </div>
 {% endif %}
+{% if m.pointing_game and m.pointing_game.score %}
+<h2>Where it looks</h2>
+<p>On pseudo-fakes of {{ m.pointing_game.photos }} of the real photos, the place that spoke most for fake touched the blended
+region in <b>{{ m.pointing_game.score | interval }}</b> (the pointing game); a place picked at random does in
+{{ '%.3f' % m.pointing_game.chance }}.</p>
+{% endif %}
 {% if mistakes %}
 <h2>Worst mistakes</h2>
 <p>The wrong verdicts that it was surest of. On the right, what spoke for fake is orange and what spoke for real blue.</p>
