@@ -93,7 +93,8 @@ def _predict(options: argparse.Namespace, arguments: list[str]) -> int:
         client = RestClient(elsewhere or (record.rest_url if record else url), version=options.version, token=token)
     failed = False
     with closing(client):
-        for verdict in predict_files(client, options.files, use_calibrator=not options.raw, concurrency=options.concurrency):
+        asked = {"use_calibrator": not options.raw, "overlays": options.explain, "concurrency": options.concurrency}
+        for verdict in predict_files(client, options.files, **asked):
             failed = failed or not verdict["ok"]
             print(json.dumps(verdict), flush=True)
     return 1 if failed else 0
@@ -150,6 +151,9 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("files", nargs="+", type=Path, metavar="FILE")
     predict.add_argument("--grpc", action="store_true", help="over gRPC instead of REST")
     predict.add_argument("--raw", "--no-calib", action="store_true", help="the raw probability, not the calibrated one")
+    predict.add_argument(
+        "--explain", type=Path, metavar="DIR", help="also say which places spoke for it; pictures of that go to DIR"
+    )
     predict.add_argument("--version", default="", help="of the model; the default one where none is named")
     predict.add_argument("--token", help="for a server that asks for one (UNMASK_TOKEN); known for one that runs here")
     predict.add_argument("--url", help="of the predictions endpoint, for a server that runs elsewhere")

@@ -19,8 +19,9 @@ _FRONTEND_CODES = {404: "model_not_found", 408: "timeout", 413: "body_too_large"
 class Client(Protocol):
     """Either client. Safe to share between threads."""
 
-    def predict(self, data: bytes, *, use_calibrator: bool = True) -> dict[str, Any]:
-        """The verdict's JSON, or its failing form. Raises `ServerUnreachable` when nothing answers."""
+    def predict(self, data: bytes, *, use_calibrator: bool = True, explain: bool = False) -> dict[str, Any]:
+        """The verdict's JSON, or its failing form; with `explain`, its heatmap in it. Raises `ServerUnreachable` when nothing
+        answers."""
 
     def close(self) -> None:
         """Give the connections back."""
@@ -37,9 +38,9 @@ class RestClient:
         self._http = httpx.Client(timeout=timeout, trust_env=False, headers=header(token))
         self._unreachable = httpx.TransportError
 
-    def predict(self, data: bytes, *, use_calibrator: bool = True) -> dict[str, Any]:
+    def predict(self, data: bytes, *, use_calibrator: bool = True, explain: bool = False) -> dict[str, Any]:
         """The verdict's JSON, or its failing form. Raises `ServerUnreachable` when nothing answers."""
-        params = None if use_calibrator else {"use_calib": "0"}
+        params = ({} if use_calibrator else {"use_calib": "0"}) | ({"explain": "1"} if explain else {})
         try:
             response = self._http.post(
                 self._url, content=data, params=params, headers={"Content-Type": "application/octet-stream"}
@@ -69,9 +70,9 @@ class GrpcClient:
         self._channel = grpc.insecure_channel(target)
         self._stub = services.InferenceAPIsServiceStub(self._channel)
 
-    def predict(self, data: bytes, *, use_calibrator: bool = True) -> dict[str, Any]:
+    def predict(self, data: bytes, *, use_calibrator: bool = True, explain: bool = False) -> dict[str, Any]:
         """The verdict's JSON, or its failing form. Raises `ServerUnreachable` when nothing answers."""
-        inputs = {"data": data} | ({} if use_calibrator else {"use_calib": b"0"})
+        inputs = {"data": data} | ({} if use_calibrator else {"use_calib": b"0"}) | ({"explain": b"1"} if explain else {})
         request = self._messages.PredictionsRequest(model_name=MODEL, model_version=self._version, input=inputs)
         try:
             reply = self._stub.Predictions(request, timeout=self._timeout, metadata=self._metadata)

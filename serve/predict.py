@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
+from base64 import b64decode
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -14,9 +15,13 @@ from serve.client import Client
 
 
 def predict_files(
-    client: Client, paths: Iterable[Path], *, use_calibrator: bool = True, concurrency: int = 8
+    client: Client, paths: Iterable[Path], *, use_calibrator: bool = True, overlays: Path | None = None, concurrency: int = 8
 ) -> Iterator[dict[str, Any]]:
-    """One verdict or failure for each file, in order, with its `path`; at most `concurrency` are on their way at once."""
+    """One verdict or failure for each file, in order, with its `path`; at most `concurrency` are on their way at once.
+
+    overlays: folder that the photos with their heatmaps are written to, as PNG files; each verdict then names its own.
+    Raises `FileProblem` when nothing can be written there.
+    """
 
     def one(path: Path) -> dict[str, Any]:
         try:
@@ -24,18 +29,34 @@ def predict_files(
         except OSError as error:
             return _failure(path, FileProblem(f"{path}: can't be read ({error.strerror})"))
         try:
-            return {"path": str(path)} | client.predict(data, use_calibrator=use_calibrator)
+            return {"path": str(path)} | client.predict(data, use_calibrator=use_calibrator, explain=overlays is not None)
         except UnmaskError as error:
             return _failure(path, error)
+
+    written: Counter[str] = Counter()
+
+    def keep(verdict: dict[str, Any]) -> dict[str, Any]:
+        explained = verdict.get("explanation")
+        if overlays is not None and explained:
+            stem = Path(verdict["path"]).stem
+            written[stem] += 1
+            file = overlays / (f"{stem}.png" if written[stem] == 1 else f"{stem}-{written[stem]}.png")
+            try:
+                overlays.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(b64decode(explained.pop("overlay_png")))
+            except OSError as error:
+                raise FileProblem(f"{file}: can't be written ({error.strerror})") from None
+            explained["overlay"] = str(file)
+        return verdict
 
     with ThreadPoolExecutor(concurrency) as pool:
         waiting: deque[Future[dict[str, Any]]] = deque()
         for path in paths:
             if len(waiting) >= concurrency:
-                yield waiting.popleft().result()
+                yield keep(waiting.popleft().result())
             waiting.append(pool.submit(one, path))
         while waiting:
-            yield waiting.popleft().result()
+            yield keep(waiting.popleft().result())
 
 
 def _failure(path: Path, error: UnmaskError) -> dict[str, Any]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from detector.scorer import Scorer
 from tests.serve.running import serve
@@ -42,3 +44,34 @@ def test_an_absent_server_is_a_failure_of_each_file(photo_files, flags, tmp_path
     assert done.returncode == 1
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [line["error"]["code"] for line in lines] == ["server_unreachable"] * 2
+
+
+@pytest.mark.parametrize("flags", [(), ("--grpc",)])
+def test_explanations_are_printed_and_their_pictures_written(server, photo_files, tmp_path, flags):
+    again = tmp_path / "elsewhere" / photo_files[0].name
+    again.parent.mkdir()
+    again.write_bytes(photo_files[0].read_bytes())
+    bad = tmp_path / "bad.jpg"
+    bad.write_text("no photo")
+    files = [photo_files[0], bad, again, photo_files[1]]
+    done = serve("predict", "--state", server.state, *flags, "--explain", tmp_path / "pictures", *files)
+    assert done.returncode == 1, done.stderr
+    first, refused, copy, second = map(json.loads, done.stdout.splitlines())
+    assert "explanation" not in refused
+    stem = photo_files[0].stem
+    overlays = [Path(verdict["explanation"]["overlay"]) for verdict in (first, copy, second)]
+    assert [o.name for o in overlays] == [f"{stem}.png", f"{stem}-2.png", f"{photo_files[1].stem}.png"]
+    assert overlays[0].read_bytes() == overlays[1].read_bytes() != overlays[2].read_bytes()
+    with Image.open(overlays[0]) as picture:
+        assert picture.format == "PNG"
+    assert first["explanation"]["heatmap"] == copy["explanation"]["heatmap"]
+    assert "overlay_png" not in first["explanation"]
+
+
+def test_pictures_that_can_not_be_written_are_told_in_a_line(server, photo_files, tmp_path):
+    (tmp_path / "taken").write_text("a file")
+    done = serve("predict", "--state", server.state, "--explain", tmp_path / "taken", photo_files[0])
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert "taken" in done.stderr
+    assert "Traceback" not in done.stderr
