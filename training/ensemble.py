@@ -63,9 +63,8 @@ def read_members(options: FitOptions) -> list[Member]:
     if options.out.resolve() in folders:
         raise UsageError(f"--out {options.out}: is one of the members; give a folder of its own")
     members = [Member(run, load_checkpoint(run / BEST)) for run in options.members]
-    problems = [f"{m.run} was trained with faults on purpose" for m in members if m.checkpoint.faults] + _fold_problems(
-        members
-    )
+    problems = [f"{m.run} was trained with faults on purpose" for m in members if m.checkpoint.faults]
+    problems += _fold_problems(members)
     first = members[0]
     for other in members[1:]:
         problems += [

@@ -49,8 +49,8 @@ SPLIT_NOTE = (
     "Validation photos are only reported on: nothing was chosen or fitted with them."
 )
 CROSS_FITTED_NOTE = (
-    " The members were fitted on folds: each left another one aside, and together they are fitted on all of the third part. "
-    "Every photo of it was scored, for the curve, by the members that had left it aside."
+    " The first and the third part are the same photos here, in folds: each member left another fold aside, and every photo "
+    "was scored, for the curve, by the members that had left it aside."
 )
 
 
@@ -222,7 +222,7 @@ class _Run:
         for fold, unseeing in (folds := by_fold(members)).items():
             config, model = average(unseeing, mirror=self.options.mirror)
             judge = Judge(self.accelerator, config, self.options.image_spec)
-            aside = self.division(fold=fold).calibrate
+            aside = self._divided(fold).calibrate
             raw[np.searchsorted(rows, aside)] = self._raw(judge, model.state_dict(), aside)
         return raw if folds else None
 
@@ -288,15 +288,17 @@ class _Run:
         return illustrate(rows, photos.names, photos.labels, photos.raw, calibrated, pixels, heatmaps)
 
     def _metrics(self, judge: Judge, state: State, reported: dict[str, Any]) -> dict[str, Any]:
+        crossed = bool(self.options.folds and self.options.members)
+        divided = counts(self.parts, self.labels)
         trained = {"best_epoch": state.best["epoch"], "history": state.history} if state.history else {}
         rates = [epoch["images_per_second"] for epoch in state.speed]
         return {
             **reported,
             **trained,
-            "counts": counts(self.parts, self.labels),
+            "counts": divided | ({"fit": divided["calibrate"]} if crossed else {}),
             "unreadable": self.cache.unreadable,
             "audit": self.audit.summary(),
-            "split": SPLIT_NOTE + (CROSS_FITTED_NOTE if self.options.folds and self.options.members else ""),
+            "split": SPLIT_NOTE + CROSS_FITTED_NOTE * crossed,
             **({"pseudo_fakes": NOTE["alone" if self.only_real else "added"]} if self.options.pseudo_fakes != "none" else {}),
             "faults": {**faults, **state.applied} if (faults := faults_in(self.options.recorded())) else None,
             "fingerprint": self.fingerprint,

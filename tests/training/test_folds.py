@@ -44,7 +44,7 @@ def test_each_photo_is_scored_for_the_curve_by_the_member_that_left_it_aside(ens
     assert len(together.names) == len(alone) == sum(len(table.names) for table in aside) == 108
     assert together.raw == pytest.approx([alone[name] for name in together.names], abs=1e-6)
     metrics = json.loads((ensemble / "metrics.json").read_text())
-    assert metrics["counts"]["fit"] == {"real": 0, "fake": 0}
+    assert metrics["counts"]["fit"] == metrics["counts"]["calibrate"] == {"real": 54, "fake": 54}
     assert json.loads((ensemble / "calibration.json").read_text())["n"] == 108
     assert "by the members that had left it aside" in metrics["split"]
     page = (ensemble / "report" / "index.html").read_text(encoding="utf-8")
