@@ -25,24 +25,39 @@ def play(heatmaps: Heatmaps, spec: ImageSpec, real: Sequence[Path], *, seed: int
     """Score of `heatmaps` on a pseudo-fake of each of the `real` photos, as JSON values.
 
     A hit is a map whose largest value, what speaks most for fake, lies in a cell that touches the blended region (Zhang et
-    al., arXiv 1608.00507; their tolerance of 15 pixels is the cell here). `score` is the hits' share with its 95 % interval,
-    `chance` that of a cell picked at random, `photos` how many were readable.
+    al., arXiv 1608.00507; their tolerance of 15 pixels is the cell here). `score` is the hits' share with its 95 %
+    interval. `centred` is that of the maps less their mean: a network that pads its input sees edges on every photo, and
+    what is the same on all of them says nothing about one. `chance` is the share of a cell picked at random, `photos` how
+    many were readable.
     """
-    hits, chances = [], []
+    maps, forged = [], []
     with tqdm(total=len(real), desc="pointing game", unit="photo", leave=False) as bar:
         for start, batch in zip(range(0, len(real), _BATCH), decoded_batches(real, spec, _BATCH), strict=True):
             photos = [(number, p) for number, p in enumerate(batch, start) if not isinstance(p, UnmaskError)]
             seeds = [int(np.random.default_rng([seed, number]).integers(2**31)) for number, _ in photos]
             if photos:
                 fakes = [pseudo_fake(pixels, each) for (_, pixels), each in zip(photos, seeds, strict=True)]
-                maps = heatmaps(np.stack(fakes))
-                for (_, pixels), each, heat in zip(photos, seeds, maps, strict=True):
-                    forged = _cells(self_blend(pixels, each).mask, heat.shape)
-                    hits.append(bool(forged[np.unravel_index(heat.argmax(), heat.shape)]))
-                    chances.append(float(forged.mean()))
+                found = heatmaps(np.stack(fakes))
+                maps += list(found)
+                forged += [
+                    _cells(self_blend(pixels, each).mask, found.shape[1:])
+                    for (_, pixels), each in zip(photos, seeds, strict=True)
+                ]
             bar.update(len(batch))
-    score = wilson(sum(hits), len(hits)) if hits else None
-    return {"photos": len(hits), "score": score, "chance": float(np.mean(chances)) if hits else None}
+    if not maps:
+        return {"photos": 0, "score": None, "centred": None, "chance": None}
+    heat, where = np.stack(maps), np.stack(forged)
+    return {
+        "photos": len(heat),
+        "score": wilson(_hits(heat, where), len(heat)),
+        "centred": wilson(_hits(heat - heat.mean(axis=0), where), len(heat)),
+        "chance": float(where.mean()),
+    }
+
+
+def _hits(heat: NDArray[np.float32], where: NDArray[np.bool_]) -> int:
+    flat = where.reshape(len(where), -1)
+    return int(flat[np.arange(len(flat)), heat.reshape(len(heat), -1).argmax(axis=1)].sum())
 
 
 def _cells(mask: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.bool_]:

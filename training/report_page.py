@@ -192,8 +192,9 @@ are prepared for the model, from mild to severe. Bands are 95 % intervals.</p>
 {% if m.pointing_game and m.pointing_game.score %}
 <h2>Where it looks</h2>
 <p>On pseudo-fakes of {{ m.pointing_game.photos }} of the real photos, the place that spoke most for fake touched the blended
-region in <b>{{ m.pointing_game.score | interval }}</b> (the pointing game); a place picked at random does in
-{{ '%.3f' % m.pointing_game.chance }}.</p>
+region in <b>{{ m.pointing_game.score | interval }}</b> (the pointing game), and in
+<b>{{ m.pointing_game.centred | interval }}</b> once what is the same on all photos is taken off the maps. A place picked at
+random does in {{ '%.3f' % m.pointing_game.chance }}.</p>
 {% endif %}
 {% if mistakes %}
 <h2>Worst mistakes</h2>

@@ -37,6 +37,11 @@ def test_a_map_of_the_blend_itself_hits_and_its_opposite_misses(real: list[Path]
         return np.stack(masks[-len(images) :])
 
     assert play(knowing, SPEC, real)["score"]["value"] == 1.0
+    cornered = np.zeros((8, 8))
+    cornered[0, 0] = 5
+    found = play(lambda images: knowing(images) + cornered, SPEC, real)
+    assert found["score"]["value"] < 0.1, "an edge that is the same on all photos wins"
+    assert found["centred"]["value"] > 0.9
     assert play(lambda images: -knowing(images), SPEC, real)["score"]["value"] == 0.0
 
 
