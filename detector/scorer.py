@@ -23,10 +23,13 @@ Scores = NDArray[np.float32]
 OUTPUTS = ("logit", "raw_prob", "calibrated_prob")
 
 
-def open_session(model: Path | bytes, *, device: str = "cpu", threads: int = 0) -> onnxruntime.InferenceSession:
+def open_session(
+    model: Path | bytes, *, device: str = "cpu", threads: int = 0, shared: bool = False
+) -> onnxruntime.InferenceSession:
     """An ONNX Runtime session for a model's file, or its bytes.
 
-    device: "cpu", "cuda" or "cuda:N". threads: per operator; 0 takes all the CPUs that this process may use.
+    device: "cpu", "cuda" or "cuda:N". threads: per operator; 0 takes all the CPUs that this process may use. shared: other
+    processes compute on them too, so no thread looks out for work once a run is over.
     Raises `FileProblem` when the model can't be loaded or the device is not there.
     """
     # onnxruntime 1.31 keeps a device id and usage events on disk and tries to send them, unless told before its import.
@@ -36,6 +39,8 @@ def open_session(model: Path | bytes, *, device: str = "cpu", threads: int = 0) 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or available_cpus()
     options.log_severity_level = 3
+    if shared:
+        options.add_session_config_entry("session.force_spinning_stop", "1")
     # Without VNNI an x86 CPU adds the products of int8 layers in 16 bits that saturate; this takes a slower way, in 32.
     options.add_session_config_entry("session.x64quantprecision", "0" if has_vnni() else "1")
     kind, _, index = device.partition(":")

@@ -9,11 +9,14 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.cpus import available_cpus
 from detector.errors import FileProblem
 from detector.manifest import Manifest
 from detector.scorer import OUTPUTS, open_session, run_graph
+from handlers.turns import Turns
 
 ONNX_MODELS, TORCHSCRIPT_MODEL = ("model.onnx", "model.int8.onnx", "model.fp16.onnx"), "model.pt"
+PEACE = 3  # lone photos in turn, each scored while no other worker computed, before all CPUs are taken for the next
 Array = NDArray[np.float32]
 
 
@@ -37,10 +40,11 @@ class Engine(Protocol):
         """Score uint8[N, H, W, 3] from `decode_image`."""
 
 
-def load_engine(directory: Path, *, device: str = "cpu", threads: int = 0) -> Engine:
+def load_engine(directory: Path, *, device: str = "cpu", threads: int = 0, turns: Turns | None = None) -> Engine:
     """Load the one model in `directory` after holding it against the SHA-256 in the `manifest.json` beside it.
 
-    threads: per operator; 0 leaves it to the runtime, which takes every CPU.
+    threads: per operator; 0 leaves it to the runtime, which takes every CPU. turns: where several workers share the CPUs,
+    and one that scores a lone photo while the others rest is to use all of them.
     Raises `FileProblem` when the manifest or the model is missing, changed or can't be loaded, or the device is not there.
     """
     manifest = Manifest.load(directory / "manifest.json")
@@ -49,22 +53,36 @@ def load_engine(directory: Path, *, device: str = "cpu", threads: int = 0) -> En
         accepted = ", ".join(ONNX_MODELS)
         raise FileProblem(f"the archive must hold one of {accepted} and {TORCHSCRIPT_MODEL}; it holds {len(found)} of them")
     manifest.verify(directory, only=(found[0],))
-    engine = OnnxEngine if found[0] in ONNX_MODELS else TorchScriptEngine
-    return engine(directory / found[0], manifest, device=device, threads=threads)
+    if found[0] in ONNX_MODELS:
+        return OnnxEngine(directory / found[0], manifest, device=device, threads=threads, turns=turns)
+    return TorchScriptEngine(directory / found[0], manifest, device=device, threads=threads)
 
 
 class OnnxEngine:
     """`model.onnx` or one of fewer bits, which holds the whole graph, in ONNX Runtime. Imports no torch."""
 
-    def __init__(self, path: Path, manifest: Manifest, *, device: str = "cpu", threads: int = 0) -> None:
+    def __init__(
+        self, path: Path, manifest: Manifest, *, device: str = "cpu", threads: int = 0, turns: Turns | None = None
+    ) -> None:
         self.manifest = manifest
         self.device = device
         self._session = open_session(path, device=device, threads=threads)
+        # Threads beside each other's cost throughput, and one photo by itself is done soonest with all of them.
+        wide = turns is not None and device == "cpu" and 0 < threads < available_cpus()
+        self._wide = open_session(path, shared=True) if wide else None
+        self._turns, self._in_peace = turns, 0
 
     def run(self, images: NDArray[np.uint8], *, heatmap: bool = False) -> Scores:
         """Score uint8[N, H, W, 3] from `decode_image`."""
         names = (*OUTPUTS, "heatmap") if heatmap else OUTPUTS
-        logit, raw_prob, calibrated_prob, *rest = run_graph(self._session, images, names)
+        if self._wide is None or self._turns is None:
+            outputs = run_graph(self._session, images, names)
+        else:
+            with self._turns.take(alone=len(images) == 1) as own:
+                # Under load a worker is alone by chance now and then, and another one comes before it is done.
+                self._in_peace = self._in_peace + 1 if own else 0
+                outputs = run_graph(self._wide if self._in_peace > PEACE else self._session, images, names)
+        logit, raw_prob, calibrated_prob, *rest = outputs
         return Scores(logit, raw_prob, calibrated_prob, rest[0] if heatmap else None)
 
 

@@ -17,6 +17,7 @@ from handlers.engine import load_engine
 from handlers.metrics import Metrics, open_metrics
 from handlers.renewal import renew_past
 from handlers.requests import MAX_BODY_BYTES, MAX_PHOTOS, Item
+from handlers.turns import Turns
 
 # W3C Trace Context, version 00 and what later ones have in common with it; zeros and version ff are invalid.
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
@@ -26,9 +27,10 @@ class Service:
     """What TorchServe calls: `initialize` once in each worker, then `handle` for each batch.
 
     The supervisor passes these through the environment, all optional, so that the archive also runs on a bare TorchServe:
-    UNMASK_WORKER_DEVICE (cpu or cuda), UNMASK_WORKER_THREADS (per operator; 0: all CPUs), UNMASK_WORKER_LOG_LEVEL,
-    UNMASK_MAX_BODY_BYTES, UNMASK_MAX_PHOTOS, UNMASK_WORKER_GROWTH (bytes past which it begins anew), and UNMASK_LOAD_ERROR, a
-    file that the reason is written to when the model can't be loaded.
+    UNMASK_WORKER_DEVICE (cpu or cuda), UNMASK_WORKER_THREADS (per operator; 0: all CPUs), UNMASK_WORKER_TURNS (a file by
+    which workers know of each other), UNMASK_WORKER_GROWTH (bytes past which it begins anew), UNMASK_WORKER_LOG_LEVEL,
+    UNMASK_MAX_BODY_BYTES, UNMASK_MAX_PHOTOS, and UNMASK_LOAD_ERROR, a file that the reason is written to when the model
+    can't be loaded.
     """
 
     _core: Core
@@ -85,6 +87,7 @@ def _load(properties: Mapping[str, Any], environment: Mapping[str, str], metrics
         directory,
         device=choose_device(properties.get("gpu_id"), environment.get("UNMASK_WORKER_DEVICE")),
         threads=int(environment.get("UNMASK_WORKER_THREADS", "0")),
+        turns=Turns(Path(turns)) if (turns := environment.get("UNMASK_WORKER_TURNS")) else None,
     )
     core = Core(
         engine,

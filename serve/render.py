@@ -247,6 +247,7 @@ def _variables(settings: Settings, layout: Layout) -> dict[str, str]:
         "UNMASK_WORKER_LOG_LEVEL": level,
         "UNMASK_MAX_BODY_BYTES": str(settings.max_body_bytes),
         "UNMASK_MAX_PHOTOS": str(settings.max_photos),
+        "UNMASK_WORKER_TURNS": str(layout.work / "turns"),
         "UNMASK_WORKER_GROWTH": str(settings.worker_growth * 2**20),
         "UNMASK_LOAD_ERROR": str(layout.load_error),
     }
