@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from base64 import b64decode
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -33,22 +35,23 @@ def predict_files(
         except UnmaskError as error:
             return _failure(path, error)
 
-    written: Counter[str] = Counter()
+    written: set[Path] = set()
 
     def keep(verdict: dict[str, Any]) -> dict[str, Any]:
         explained = verdict.get("explanation")
         if overlays is not None and explained:
             stem = Path(verdict["path"]).stem
-            written[stem] += 1
-            file = overlays / (f"{stem}.png" if written[stem] == 1 else f"{stem}-{written[stem]}.png")
-            try:
-                overlays.mkdir(parents=True, exist_ok=True)
+            names = chain([f"{stem}.png"], (f"{stem}-{n}.png" for n in count(2)))
+            file = next(overlays / name for name in names if overlays / name not in written)
+            written.add(file)
+            with _writing(file):
                 file.write_bytes(b64decode(explained.pop("overlay_png")))
-            except OSError as error:
-                raise FileProblem(f"{file}: can't be written ({error.strerror})") from None
             explained["overlay"] = str(file)
         return verdict
 
+    if overlays is not None:
+        with _writing(overlays):
+            overlays.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(concurrency) as pool:
         waiting: deque[Future[dict[str, Any]]] = deque()
         for path in paths:
@@ -57,6 +60,14 @@ def predict_files(
             waiting.append(pool.submit(one, path))
         while waiting:
             yield keep(waiting.popleft().result())
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise FileProblem(f"{path}: can't be written ({error.strerror})") from None
 
 
 def _failure(path: Path, error: UnmaskError) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from training.presets import ENSEMBLE
 
 _PREPARATION = ("size", "resize", "interpolation", "equalise")
 _DIVISION = ("tune_fraction", "calibrate_fraction", "folds", "split_seed", "group_by")
-_MEANINGLESS = ("resume", "weights", "faulty_mode", "zero_grad_every_n")
+_MEANINGLESS = ("fold", "resume", "weights", "faulty_mode", "zero_grad_every_n")
 _DEFAULT = FitOptions(Path())
 
 
@@ -89,12 +88,10 @@ def read_members(options: FitOptions) -> list[Member]:
 
 def _fold_problems(members: Sequence[Member]) -> list[str]:
     folds = members[0].argument("folds")
-    if folds is None:
+    left = {fold: len(unseeing) for fold, unseeing in by_fold(members).items()}
+    if folds is None or (set(left) == set(range(1, folds + 1)) and len(set(left.values())) == 1):
         return []
-    left = Counter(member.argument("fold") for member in members)
-    if set(left) == set(range(1, folds + 1)) and len(set(left.values())) == 1:
-        return []
-    found = ", ".join(f"{count} without fold {fold}" for fold, count in sorted(left.items(), key=str))
+    found = ", ".join(f"{count} without fold {fold}" for fold, count in sorted(left.items()))
     return [f"each of the {folds} folds must be left aside by equally many of them; there are {found}"]
 
 

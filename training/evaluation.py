@@ -95,8 +95,7 @@ def evaluate_folder(
     part: of a folder that is divided into Train and Validation; one that is not is taken whole. threshold: None takes the
     model's own. family_by, group_by: regular expressions on a photo's name, see `training.families`. robustness_photos: of
     each class, that are scored again as they get worse; none for 0. pointing_photos: real ones, of whose pseudo-fakes the
-    heatmaps are tried; none for 0. out: folder for the report page and its plots, and
-    `evaluation.json`.
+    heatmaps are tried; none for 0. out: folder for the report page and its plots, and `evaluation.json`.
     Raises `DataProblem` when the folder is not laid out as expected, `UsageError` when a class has no readable photo.
     """
     family_by, group_by = checked_pattern(family_by, "--family-by"), checked_pattern(group_by, "--group-by")

@@ -6,7 +6,6 @@ import json
 import platform
 import sys
 from collections.abc import Sequence
-from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -121,22 +120,28 @@ class _Run:
         self.fingerprint = fingerprint
         self.config = config
         self.audit = audit
-        self.photos = len(photos)
         self.labels = np.array([photo.label for photo in photos], np.int64)
         pseudo = options.pseudo_fakes != "none"
         self.only_real = pseudo and bool((self.labels == REAL).all())
-        self.division = partial(
-            divide,
-            photos,
-            np.array([photo.name not in cache.unreadable for photo in photos]),
-            tune=options.tune_fraction,
-            calibrate=options.calibrate_fraction if options.calibration != "none" or options.target_fpr else 0,
-            folds=options.folds,
-            seed=options.split_seed,
-            groups=group_numbers(len(photos), audit.matches, audit.groups),
-            fakes_needed=not pseudo,
-        )
-        self.parts = self._divided(options.fold)
+        readable = np.array([photo.name not in cache.unreadable for photo in photos])
+        groups = group_numbers(len(photos), audit.matches, audit.groups)
+
+        def divided(fold: int | None) -> Parts:
+            parts = divide(
+                photos,
+                readable,
+                tune=options.tune_fraction,
+                calibrate=options.calibrate_fraction if options.calibration != "none" or options.target_fpr else 0,
+                folds=options.folds,
+                fold=fold,
+                seed=options.split_seed,
+                groups=groups,
+                fakes_needed=not pseudo,
+            )
+            return paired(parts, len(photos)) if self.only_real else parts
+
+        self.divided = divided
+        self.parts = divided(options.fold)
         self.fit_rows = self.parts.fit
         if pseudo:
             if not self.only_real:
@@ -147,10 +152,6 @@ class _Run:
         if accelerator.is_main_process and (warning := few_warning(options.calibration, held_out)):
             print(warning, file=sys.stderr)
         self.table = self._table(photos, hashes)
-
-    def _divided(self, fold: int | None) -> Parts:
-        parts = self.division(fold=fold)
-        return paired(parts, self.photos) if self.only_real else parts
 
     def _table(self, photos: list[Photo], hashes: list[str]) -> ScoreTable:
         """The rows of the score table, still without scores; hashes: of each photo's file."""
@@ -222,12 +223,12 @@ class _Run:
         for fold, unseeing in (folds := by_fold(members)).items():
             config, model = average(unseeing, mirror=self.options.mirror)
             judge = Judge(self.accelerator, config, self.options.image_spec)
-            aside = self._divided(fold).calibrate
-            raw[np.searchsorted(rows, aside)] = self._raw(judge, model.state_dict(), aside)
+            judge.load(model.state_dict())
+            aside = self.divided(fold).calibrate
+            raw[np.searchsorted(rows, aside)] = self._raw(judge, aside)
         return raw if folds else None
 
-    def _raw(self, judge: Judge, weights: dict[str, Tensor], rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        judge.load(weights)
+    def _raw(self, judge: Judge, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         return sigmoid(judge.logits(self.accelerator.prepare(self._loader(rows))))
 
     def finish(
@@ -242,18 +243,15 @@ class _Run:
         unseen: raw probabilities of the calibration photos, where the network has seen them and others are to be used.
         """
         parts, out = self.parts, self.options.out
-        raw = {
-            name: self._raw(judge, state.best_weights, rows) if len(rows) else None
-            for name, rows in (("calibrate", parts.calibrate), ("validation", parts.validation))
-            if unseen is None or name != "calibrate"
-        }
-        raw.setdefault("calibrate", unseen)
+        judge.load(state.best_weights)
+        raw = {"validation": self._raw(judge, parts.validation)}
+        if len(parts.calibrate):
+            raw["calibrate"] = self._raw(judge, parts.calibrate) if unseen is None else unseen
         metrics: dict[str, Any] = {}
         if self.accelerator.is_main_process:
             for name, scores in raw.items():
-                if scores is not None:
-                    rows = np.array([i for i, part in enumerate(self.table.parts) if part == name])
-                    self.table = self.table.with_raw(rows, scores)
+                rows = np.array([i for i, part in enumerate(self.table.parts) if part == name])
+                self.table = self.table.with_raw(rows, scores)
             held_out, validation = self.table.of("calibrate"), self.table.of("validation")
             calibration = fit_calibration(self.options.calibration, held_out.raw, held_out.labels)
             calibration.save(out)

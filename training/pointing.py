@@ -33,16 +33,15 @@ def play(heatmaps: Heatmaps, spec: ImageSpec, real: Sequence[Path], *, seed: int
     maps, forged = [], []
     with tqdm(total=len(real), desc="pointing game", unit="photo", leave=False) as bar:
         for start, batch in zip(range(0, len(real), _BATCH), decoded_batches(real, spec, _BATCH), strict=True):
-            photos = [(number, p) for number, p in enumerate(batch, start) if not isinstance(p, UnmaskError)]
-            seeds = [int(np.random.default_rng([seed, number]).integers(2**31)) for number, _ in photos]
+            photos = [
+                (pixels, int(np.random.default_rng([seed, number]).integers(2**31)))
+                for number, pixels in enumerate(batch, start)
+                if not isinstance(pixels, UnmaskError)
+            ]
             if photos:
-                fakes = [pseudo_fake(pixels, each) for (_, pixels), each in zip(photos, seeds, strict=True)]
-                found = heatmaps(np.stack(fakes))
+                found = heatmaps(np.stack([pseudo_fake(*photo) for photo in photos]))
                 maps += list(found)
-                forged += [
-                    _cells(self_blend(pixels, each).mask, found.shape[1:])
-                    for (_, pixels), each in zip(photos, seeds, strict=True)
-                ]
+                forged += [_cells(self_blend(*photo).mask, found.shape[1:]) for photo in photos]
             bar.update(len(batch))
     if not maps:
         return {"photos": 0, "score": None, "centred": None, "chance": None}

@@ -47,7 +47,7 @@ def recalibrate(
     seen = dict(zip(table.hashes, table.parts, strict=True))
     hashes = content_hashes([photo.path for photo in photos])
     arguments = metrics["arguments"]
-    crossed = arguments.get("folds") and not arguments.get("fold")  # members were fitted on them
+    crossed = arguments.get("folds") and arguments.get("members")  # who were fitted on them
     reasons = {**LEFT_OUT, "calibrate": LEFT_OUT["fit"]} if crossed else LEFT_OUT
     left_out = Counter(reasons[seen[content]] for content in hashes if seen.get(content) in reasons)
     kept = [photo for photo, content in zip(photos, hashes, strict=True) if seen.get(content) not in reasons]

@@ -53,14 +53,17 @@ def test_explanations_are_printed_and_their_pictures_written(server, photo_files
     again.write_bytes(photo_files[0].read_bytes())
     bad = tmp_path / "bad.jpg"
     bad.write_text("no photo")
-    files = [photo_files[0], bad, again, photo_files[1]]
+    second_of_its_name = tmp_path / f"{photo_files[0].stem}-2.jpg"
+    second_of_its_name.write_bytes(photo_files[2].read_bytes())
+    files = [photo_files[0], bad, again, photo_files[1], second_of_its_name]
     done = serve("predict", "--state", server.state, *flags, "--explain", tmp_path / "pictures", *files)
     assert done.returncode == 1, done.stderr
-    first, refused, copy, second = map(json.loads, done.stdout.splitlines())
+    first, refused, copy, second, third = map(json.loads, done.stdout.splitlines())
     assert "explanation" not in refused
     stem = photo_files[0].stem
     overlays = [Path(verdict["explanation"]["overlay"]) for verdict in (first, copy, second)]
     assert [o.name for o in overlays] == [f"{stem}.png", f"{stem}-2.png", f"{photo_files[1].stem}.png"]
+    assert Path(third["explanation"]["overlay"]).name == f"{stem}-2-2.png", "none is written over"
     assert overlays[0].read_bytes() == overlays[1].read_bytes() != overlays[2].read_bytes()
     with Image.open(overlays[0]) as picture:
         assert picture.format == "PNG"

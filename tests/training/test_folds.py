@@ -25,8 +25,8 @@ def members(tiny_set: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Pa
     return runs
 
 
-def combine(data: Path, out: Path, members: list[Path]) -> int:
-    return fit("--data", data, "--out", out, "--model", "ensemble", "--members", *members, "--calibration", "platt")
+def combine(data: Path, out: Path, members: list[Path], *more: object) -> int:
+    return fit("--data", data, "--out", out, "--model", "ensemble", "--members", *members, "--calibration", "platt", *more)
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +69,8 @@ def test_an_ensemble_lacks_no_fold_and_has_none_oftener(
         assert words in capsys.readouterr().err
     again = tmp_path / "again"
     shutil.copytree(members[0], again)
+    assert combine(tiny_set, tmp_path / "run", members, "--folds", 3, "--fold", 1) == 2
+    assert "--fold: an ensemble is not trained; leave it out" in capsys.readouterr().err
     assert combine(tiny_set, tmp_path / "run", [*members, again]) == 2
     assert (
         "each of the 3 folds must be left aside by equally many of them; there are 2 without fold 1" in capsys.readouterr().err
