@@ -16,6 +16,8 @@ SMALL = {
     "batch norm": ModelConfig("test_resnet", hidden=(24, 12), head_norm=True),
     "dual_stream": ModelConfig("dual_stream", hidden=(16,)),
     "every resolution": ModelConfig("torchvision/squeezenet1_1", hidden=(16,), multiscale=True),
+    "gram": ModelConfig("torchvision/squeezenet1_1", hidden=(16,), multiscale=True, gram=(1, 4, 5), zoom=1.5),
+    "gram, timm": ModelConfig("test_resnet", hidden=(16,), multiscale=True, gram=(2,)),
     "every resolution, timm": ModelConfig("test_resnet", hidden=(16,), multiscale=True),
     "dual_stream, batch norm": ModelConfig("dual_stream", hidden=(16, 8), head_norm=True),
 }

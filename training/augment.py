@@ -8,7 +8,9 @@ from torchvision.transforms import InterpolationMode, v2
 
 
 def augmentation(kind: str, size: int) -> v2.Transform:
-    """How uint8[3, size, size] is varied: `standard` or `crop`, of `training.options.AUGMENTATIONS`."""
+    """How uint8[3, size, size] is varied, by one of `training.options.AUGMENTATIONS`."""
+    if kind == "flip":
+        return v2.RandomHorizontalFlip(0.5)
     return _standard(size) if kind == "standard" else _crop(size)
 
 

@@ -70,8 +70,13 @@ class _TimmFeatures(nn.Module):
         self.model = model
 
     def forward(self, x: Tensor) -> Tensor:
+        maps = self.maps(x)
+        return maps[0] if len(maps) == 1 else _stacked(maps)
+
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """The maps that it gives, finest first."""
         maps = self.model(x)
-        return maps if isinstance(maps, Tensor) else _stacked(maps)
+        return [maps] if isinstance(maps, Tensor) else maps
 
 
 class _EachBlock(nn.Sequential):
@@ -83,12 +88,16 @@ class _EachBlock(nn.Sequential):
         super().__init__(OrderedDict(layers.named_children()))
 
     def forward(self, x: Tensor) -> Tensor:
+        return _stacked(self.maps(x))
+
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """The map of each block, in order."""
         maps: list[Tensor] = []
         for layer in self:
             x = layer(x)
             if _is_block(layer):
                 maps.append(x)
-        return _stacked(maps)
+        return maps
 
 
 def _is_block(layer: nn.Module) -> bool:
@@ -96,11 +105,15 @@ def _is_block(layer: nn.Module) -> bool:
     return next(layer.children(), None) is not None
 
 
+def resized_down(maps: Tensor, height: int, width: int) -> Tensor:
+    """Maps averaged over blocks of whole pixels, at a size that they are at least as large as."""
+    return F.avg_pool2d(maps, (maps.shape[2] // height, maps.shape[3] // width))[:, :, :height, :width]
+
+
 def _stacked(maps: list[Tensor]) -> Tensor:
     """Maps of falling resolution as one of the last's size, their channels one after the other; finer ones are averaged."""
     height, width = maps[-1].shape[2:]
-    pooled = [F.avg_pool2d(m, (m.shape[2] // height, m.shape[3] // width))[:, :, :height, :width] for m in maps]
-    return torch.cat(pooled, dim=1)
+    return torch.cat([resized_down(each, height, width) for each in maps], dim=1)
 
 
 def _torchvision_features(model: nn.Module, name: str) -> nn.Module:

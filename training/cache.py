@@ -58,7 +58,7 @@ def open_cache(
     index = path.with_suffix(".json")
     if not (path.is_file() and index.is_file()):
         directory.mkdir(parents=True, exist_ok=True)
-        _require_room(directory, len(photos) * spec.size * spec.size * 3)
+        require_room(directory, len(photos) * spec.size * spec.size * 3, "decoded photos")
         unreadable = _decode_all(photos, spec, path, equalise, progress)
         index.write_text(json.dumps(unreadable, indent=1, ensure_ascii=False), encoding="utf-8")
     return PhotoCache(path, json.loads(index.read_text(encoding="utf-8")))
@@ -98,10 +98,11 @@ def _decode_all(photos: Sequence[Photo], spec: ImageSpec, path: Path, equalise: 
     return {photo.name: reason for photo, reason in zip(photos, reasons, strict=True) if reason is not None}
 
 
-def _require_room(directory: Path, needed: int) -> None:
+def require_room(directory: Path, needed: int, what: str) -> None:
+    """Raise `FileProblem` when `directory` has no room for so many bytes of `what`."""
     free = shutil.disk_usage(directory).free
     if needed > free:
         raise FileProblem(
-            f"the cache of decoded photos needs {needed / 1e9:.1f} GB and {directory} has {free / 1e9:.1f} GB free; "
+            f"the cache of {what} needs {needed / 1e9:.1f} GB and {directory} has {free / 1e9:.1f} GB free; "
             "give another place with --cache-dir, or a smaller --size"
         )

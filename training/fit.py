@@ -7,14 +7,14 @@ import platform
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from training.account import account
 from training.audit import Audit, audit_photos
@@ -28,11 +28,12 @@ from training.duplicates import group_numbers
 from training.ensemble import Member, as_members, average, by_fold, read_members, require_unseen
 from training.facts import read_facts
 from training.faults import faults_in, make_fault
-from training.loader import CachedPhotos, default_workers, make_loader, normalise
+from training.frozen import FrozenFeatures, open_features
+from training.loader import CachedPhotos, Item, default_workers, make_loader, normalise
 from training.loop import Judge, State, Trainer, sigmoid
 from training.mistakes import Mistake, illustrate, worst
 from training.models import ModelConfig
-from training.networks import DetectorNet
+from training.networks import DetectorNet, PooledNet
 from training.options import FitOptions
 from training.pseudo_fakes import NOTE, joined, paired
 from training.report import write_report
@@ -67,7 +68,15 @@ def fit(options: FitOptions) -> dict[str, Any]:
         claim(options)
     photos = find_photos(options.data, fakes_needed=options.pseudo_fakes == "none")
     checkpoint = load_checkpoint(options.out / LAST) if options.resume and (options.out / LAST).is_file() else None
-    config = ModelConfig(options.model, options.hidden, options.dropout, options.head_norm, options.multiscale)
+    config = ModelConfig(
+        options.model,
+        options.hidden,
+        options.dropout,
+        options.head_norm,
+        multiscale=options.multiscale,
+        gram=options.gram,
+        zoom=options.zoom,
+    )
     torch.manual_seed(options.seed)
     with accelerator.main_process_first():  # which downloads and decodes; the others then find it done
         if members:
@@ -169,7 +178,8 @@ class _Run:
         """The trainer after its last epoch, gone on from `checkpoint` where there is one."""
         parts = self.parts
         fault = make_fault(self.options, self.labels, np.unique(self.fit_rows))
-        fit, tune = self._loader(self.fit_rows, training=True, labels=fault.labels()), self._loader(parts.tune)
+        fit_photos, tune_photos = self._sources(model, fault.labels())
+        fit, tune = self._loader(fit_photos, self.fit_rows, training=True), self._loader(tune_photos, parts.tune)
         trainer = Trainer(self.accelerator, model, self.config, fit, tune, self.labels[parts.tune], self.options, fault)
         if checkpoint:
             trainer.restore(checkpoint.weights, checkpoint.resume)
@@ -183,12 +193,24 @@ class _Run:
             raise
         return trainer
 
-    def _loader(self, rows: np.ndarray, *, training: bool = False, labels: NDArray[np.int64] | None = None) -> DataLoader:
+    def _sources(self, model: DetectorNet, labels: NDArray[np.int64]) -> tuple[Dataset[Item], Dataset[Item]]:
+        """What is fitted, to these labels, and what tunes: photos, or the features of a frozen backbone."""
+        if not self.options.freeze_backbone:
+            return self._photos(labels, training=True), self._photos()
+        accelerator, spec = self.accelerator, self.options.image_spec
+        network = cast(PooledNet, model.to(accelerator.device))
+        with accelerator.main_process_first():
+            kept = open_features(
+                network, self.config, self.cache, spec, accelerator.device, progress=accelerator.is_main_process
+            )
+        return FrozenFeatures(kept, labels), FrozenFeatures(kept, self.labels)
+
+    def _loader(self, photos: Dataset[Item], rows: np.ndarray, *, training: bool = False) -> DataLoader:
         processes = self.accelerator.num_processes
         workers = self.options.workers
         batch = min(self.options.batch_size, len(rows)) // processes * processes if training else 2 * self.options.batch_size
         return make_loader(
-            self._photos(labels, training=training),
+            photos,
             rows,
             batch_size=batch,
             seed=self.options.seed if training else None,
@@ -229,7 +251,7 @@ class _Run:
         return raw if folds else None
 
     def _raw(self, judge: Judge, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        return sigmoid(judge.logits(self.accelerator.prepare(self._loader(rows))))
+        return sigmoid(judge.logits(self.accelerator.prepare(self._loader(self._photos(), rows))))
 
     def finish(
         self,

@@ -80,6 +80,20 @@ def _model(group: argparse._ArgumentGroup) -> None:
         action="store_true",
         help="show the head the features of every block or resolution, not the last alone: for cues finer than the last",
     )
+    add(
+        "--gram",
+        type=_numbers,
+        default=DEFAULT.gram,
+        metavar="N,N",
+        help="also show it how the channels of these blocks or resolutions, counted from 1, go together (Gram matrices): "
+        "texture, wherever it lies. Needs --multiscale",
+    )
+    _number(group, "--zoom", kind=float, text="enlarge the photo for the backbone: for cues too fine for its first layers")
+    add(
+        "--freeze-backbone",
+        action="store_true",
+        help="train the head alone, on features computed once; mixup then blends features. Needs --augment flip",
+    )
     source = group.add_mutually_exclusive_group()
     source.add_argument(
         "--weights",
@@ -113,7 +127,7 @@ def _photos(group: argparse._ArgumentGroup) -> None:
         choices=AUGMENTATIONS,
         default=DEFAULT.augment,
         help="standard flips, turns, shifts and recolours; crop flips and cuts out seven eighths, every pixel's value as it "
-        "was, for cues that turning and recolouring hide (%(default)s)",
+        "was, for cues that turning and recolouring hide; flip does no more than that (%(default)s)",
     )
     _number(group, "--mixup", kind=float, text="alpha of mixup, which blends pairs of photos; 0.2 to 0.4 suits small sets")
     _number(
@@ -223,6 +237,13 @@ class _Tuple(argparse.Action):
     def __call__(self, parser: object, namespace: argparse.Namespace, values: object, option: str | None = None) -> None:
         assert isinstance(values, list)
         setattr(namespace, self.dest, tuple(values))
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(number) for number in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not numbers such as 4,5") from None
 
 
 def _widths(text: str) -> tuple[int, ...]:

@@ -85,7 +85,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
 
 def make_loader(
-    photos: CachedPhotos,
+    photos: Dataset[Item],
     rows: NDArray[np.int64],
     *,
     batch_size: int,

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from training.loader import normalise
 from training.metrics import roc_auc
 from training.mixup import mixed
 from training.models import ModelConfig, build_model
-from training.networks import DetectorNet
+from training.networks import DetectorNet, PooledNet
 from training.options import FitOptions
 from training.schedule import make_schedule
 
@@ -54,8 +54,11 @@ class State:
 
 
 class Trainer:
-    """Trains one network. Every epoch draws its randomness from (seed, epoch, process), so a run that was stopped after any
-    epoch goes on exactly as it would have."""
+    """Trains one network, or its head alone, for which the loaders give features.
+
+    Every epoch draws its randomness from (seed, epoch, process), so a run that was stopped after any epoch goes on exactly as
+    it would have.
+    """
 
     def __init__(
         self,
@@ -73,11 +76,11 @@ class Trainer:
         self.fault = fault
         self.spec = options.image_spec
         self.tune_labels = tune_labels
-        optimizer = AdamW(model.parameters(), lr=options.lr, weight_decay=options.weight_decay, fused=True)
+        self.network = model.to(memory_format=torch.channels_last).to(accelerator.device)
+        learned = cast(PooledNet, model).head if options.freeze_backbone else model
+        optimizer = AdamW(learned.parameters(), lr=options.lr, weight_decay=options.weight_decay, fused=True)
         self.schedule = make_schedule(optimizer, options, steps=options.epochs * len(fit))
-        self.model, self.optimizer, self.fit, self.tune = accelerator.prepare(
-            model.to(memory_format=torch.channels_last), optimizer, fit, tune
-        )
+        self.model, self.optimizer, self.fit, self.tune = accelerator.prepare(learned, optimizer, fit, tune)
         self.judge = Judge(accelerator, config, self.spec)
         self.state = State(applied=fault.applied)
 
@@ -93,7 +96,7 @@ class Trainer:
 
     def weights(self) -> dict[str, Tensor]:
         """A copy of the network's tensors on the CPU; the first process's where there are several."""
-        tensors = self.accelerator.unwrap_model(self.model).state_dict()
+        tensors = self.network.state_dict()
         if self.accelerator.num_processes > 1:  # batch norm's running means differ between processes
             tensors = broadcast({k: v.clone() for k, v in tensors.items()})
         return {k: v.detach().to("cpu", copy=True) for k, v in tensors.items()}
@@ -112,7 +115,7 @@ class Trainer:
             seconds = time.perf_counter() - start
             weights = self.weights()
             self.judge.load(weights)
-            logits = self.judge.logits(self.tune)
+            logits = self.judge.logits(self.tune, pooled=self.options.freeze_backbone)
             row = {
                 "epoch": number,
                 "lr": float(self.optimizer.param_groups[0]["lr"]),
@@ -145,10 +148,11 @@ class Trainer:
         waited, asked = 0.0, time.perf_counter()
         for step, (images, labels, _) in enumerate(self.fit):
             waited += time.perf_counter() - asked
-            x, wanted = normalise(self.fault.inputs(images), self.spec), labels
+            x = images if self.options.freeze_backbone else normalise(self.fault.inputs(images), self.spec)
+            wanted = labels
             if self.options.mixup:
                 x, wanted = mixed(x, labels, self.options.mixup)
-            logits = self.model(x).float()
+            logits = self.model(x).float().flatten()  # of a head alone: [N, 1]
             loss = self.fault.loss(logits, wanted)
             self.accelerator.backward(loss)
             self.accelerator.clip_grad_norm_(self.model.parameters(), self.options.clip)
@@ -191,7 +195,7 @@ class Trainer:
     def restore(self, weights: dict[str, Tensor], values: dict[str, Any]) -> None:
         """Go on from `resume_values` and the weights they were saved with."""
         values = dict(values)
-        self.accelerator.unwrap_model(self.model).load_state_dict(weights)
+        self.network.load_state_dict(weights)
         self.optimizer.load_state_dict(values.pop("optimizer"))
         self.schedule.load_state_dict(values.pop("schedule"))
         scaler = values.pop("scaler")
@@ -213,12 +217,18 @@ class Judge:
         """Take these weights."""
         self.model.load_state_dict(weights)
 
-    def logits(self, loader: DataLoader) -> NDArray[np.float32]:
-        """Logits, float32[n], in order of row, of the photos that a prepared loader gives, once each."""
+    def logits(self, loader: DataLoader, *, pooled: bool = False) -> NDArray[np.float32]:
+        """Logits, float32[n], in order of row, of the photos that a prepared loader gives, or their features, once each."""
+
+        def score(images: Tensor) -> Tensor:
+            if pooled:
+                return cast(PooledNet, self.model).head(images).squeeze(1)
+            return self.model(normalise(images, self.spec))
+
         rows, logits = [], []
         with torch.inference_mode():
             for images, _, row in loader:
-                out, where = self.accelerator.gather((self.model(normalise(images, self.spec)), row))
+                out, where = self.accelerator.gather((score(images), row))
                 logits.append(out.cpu().numpy())
                 rows.append(where.cpu().numpy())
         # Processes get equally many photos, so some come twice.

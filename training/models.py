@@ -9,6 +9,7 @@ from typing import Any
 from detector.spec import ImageSpec
 from training.backbones import backbone
 from training.forensic import ForensicStream, TwoStreams
+from training.gram import gram_net
 from training.head import GatedHead, MlpHead
 from training.networks import DetectorNet, DualStreamNet, EnsembleNet, PooledNet
 from training.presets import DUAL_STREAM, ENSEMBLE
@@ -23,9 +24,10 @@ class ModelConfig:
 
     name: a timm model, a torchvision one (`torchvision/NAME` says so where both have it), `dual_stream` or `ensemble`.
     hidden: width of each hidden layer of the head. dropout: probability before each of its linear layers. head_norm: whether
-    batch norm follows each hidden layer. multiscale: whether the head sees the features of every block or
-    resolution. members: the networks that an ensemble averages; it has no head of its own. mirror: whether an ensemble
-    averages over the photo's mirror image too.
+    batch norm follows each hidden layer. multiscale: whether the head sees the features of every block or resolution. gram:
+    of which of these, counted from 1, it also sees the pairs of channels. zoom: how many times larger than the photo the
+    backbone's input is. members: the networks that an ensemble averages; it has no head of its own. mirror: whether an
+    ensemble averages over the photo's mirror image too.
     """
 
     name: str = "efficientnet_b0"
@@ -33,18 +35,26 @@ class ModelConfig:
     dropout: float = 0.2
     head_norm: bool = False
     multiscale: bool = False
+    gram: tuple[int, ...] = ()
+    zoom: float = 1.0
     members: tuple[ModelConfig, ...] = ()
     mirror: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a checkpoint."""
-        return {**asdict(self), "hidden": list(self.hidden), "members": [member.to_dict() for member in self.members]}
+        return {
+            **asdict(self),
+            "hidden": list(self.hidden),
+            "gram": list(self.gram),
+            "members": [member.to_dict() for member in self.members],
+        }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:
         """Inverse of `to_dict`."""
         plain: dict[str, Any] = dict(values)
         plain["hidden"] = tuple(plain["hidden"])
+        plain["gram"] = tuple(plain.get("gram", ()))
         plain["members"] = tuple(cls.from_dict(member) for member in plain.get("members", ()))
         return cls(**plain)
 
@@ -64,4 +74,6 @@ def build_model(config: ModelConfig, spec: ImageSpec = DEFAULT_SPEC, *, pretrain
         head = GatedHead(channels, forensic.channels, *shape, even=config.multiscale)
         return DualStreamNet(TwoStreams(visual, forensic), head)
     features, channels = backbone(config.name, multiscale=config.multiscale, pretrained=pretrained)
-    return PooledNet(features, MlpHead(channels, *shape, even=config.multiscale))
+    if config.gram:
+        return gram_net(features, config.gram, *shape, zoom=config.zoom)
+    return PooledNet(features, MlpHead(channels, *shape, even=config.multiscale), zoom=config.zoom)

@@ -26,16 +26,28 @@ class DetectorNet(nn.Module):
 
 
 class PooledNet(DetectorNet):
-    """Backbone features, global average pooling, head."""
+    """Backbone features, global average pooling, head. zoom: how many times larger than the photo the
+    backbone's input is, along each side."""
 
-    def __init__(self, features: nn.Module, head: MlpHead | GatedHead) -> None:
+    def __init__(self, features: nn.Module, head: MlpHead | GatedHead, *, zoom: float = 1.0) -> None:
         super().__init__()
         self.features = features
         self.head = head
+        self.zoom = zoom
 
     def forward(self, x: Tensor) -> Tensor:
         """The logit, float32[N]."""
-        return self.head(self.features(x).mean(dim=(2, 3))).squeeze(1)
+        return self.head(self.pooled(x)).squeeze(1)
+
+    def pooled(self, x: Tensor) -> Tensor:
+        """What the head sees of a photo, float32[N, C]."""
+        return self.features(self.zoomed(x)).mean(dim=(2, 3))
+
+    def zoomed(self, x: Tensor) -> Tensor:
+        """The photo at the size that the backbone sees."""
+        if self.zoom == 1:
+            return x
+        return F.interpolate(x, scale_factor=self.zoom, mode="bilinear", align_corners=False)
 
     def logit_and_map(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The logit, and which places speak for it: float32[N] and float32[N, h, w] at feature-map size, in eval mode.
@@ -43,7 +55,7 @@ class PooledNet(DetectorNet):
         The map is Grad-CAM (Selvaraju et al., arXiv 1610.02391) of the logit before its final ReLU: above zero speaks for
         fake, below for real. The head knows its gradient in closed form, so no backward pass is needed.
         """
-        maps = self.features(x)
+        maps = self.features(self.zoomed(x))
         logit, gradient = self.head.with_gradient(maps.mean(dim=(2, 3)))
         weights = gradient / (maps.shape[2] * maps.shape[3])
         return logit.squeeze(1), torch.einsum("nc,nchw->nhw", weights, maps)
@@ -56,7 +68,7 @@ class DualStreamNet(PooledNet):
 
     def gate(self, x: Tensor) -> Tensor:
         """How much of each photo's logit is the visual stream's, the rest being the forensic one's: float32[N], 0 to 1."""
-        return self.head.visual_share(self.features(x).mean(dim=(2, 3))).squeeze(1)
+        return self.head.visual_share(self.pooled(x)).squeeze(1)
 
 
 class EnsembleNet(DetectorNet):

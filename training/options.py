@@ -9,19 +9,20 @@ from typing import Any
 
 from detector.errors import UsageError
 from detector.spec import ImageSpec
-from training.presets import ENSEMBLE
+from training.presets import DUAL_STREAM, ENSEMBLE
 
 AMP_CHOICES = ("no", "auto", "fp16", "bf16")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 SCHEDULES = ("plateau", "cosine")
 CALIBRATIONS = ("isotonic", "platt", "temperature", "beta", "none")
-AUGMENTATIONS = ("standard", "crop")
+AUGMENTATIONS = ("standard", "crop", "flip")
 PSEUDO_FAKES = ("none", "sbi")
 HUB = "hf://"  # weights from a repository of the Hugging Face hub: hf://org/repo
 FAULTY_MODES = ("label_noise", "input_noise", "shuffle_labels", "wrong_loss", "random_weight_reset")
 # Say how one network is made and trained, which an ensemble of finished ones is not.
 OF_TRAINING = (
-    *("hidden", "dropout", "head_norm", "multiscale", "augment", "mixup", "weights", "pretrained"),
+    *("hidden", "dropout", "head_norm", "multiscale", "gram", "zoom", "freeze_backbone", "augment", "mixup"),
+    *("weights", "pretrained"),
     *("epochs", "batch_size", "lr", "weight_decay", "clip", "schedule", "patience", "lr_patience"),
     *("faulty_mode", "label_noise_frac", "input_noise_std", "zero_grad_every_n", "amp"),
 )
@@ -42,6 +43,9 @@ class FitOptions:
     dropout: float = 0.2
     head_norm: bool = False
     multiscale: bool = False
+    gram: tuple[int, ...] = ()
+    zoom: float = 1.0
+    freeze_backbone: bool = False
     weights: str | None = None
     pretrained: bool = True
     size: int = 128
@@ -90,6 +94,12 @@ class FitOptions:
             problems.append("--model ensemble and --members RUN RUN … go together")
         if self.mirror and not self.members:
             problems.append("--mirror is for an ensemble")
+        if self.gram and not self.multiscale:
+            problems.append("--gram names blocks or resolutions; give --multiscale too")
+        if self.model == DUAL_STREAM and (self.gram or self.zoom != 1 or self.freeze_backbone):
+            problems.append("--gram, --zoom and --freeze-backbone are for networks of one stream")
+        if self.freeze_backbone:
+            problems += self._problems_of_freezing()
         if self.folds is not None and not self.members:
             if self.fold is None:
                 problems.append("--folds needs --fold, the one of them that this run leaves aside")
@@ -98,12 +108,23 @@ class FitOptions:
         if problems:
             raise UsageError("; ".join(problems))
 
+    def _problems_of_freezing(self) -> list[str]:
+        problems = []
+        if self.weights is None and not self.pretrained:
+            problems.append("--freeze-backbone keeps the weights that the backbone starts with, and random ones know nothing")
+        if self.augment != "flip":
+            problems.append("--freeze-backbone knows each photo and its mirror image; give --augment flip")
+        if self.pseudo_fakes != "none" or self.faulty_mode == "input_noise":
+            problems.append("--pseudo-fakes and input_noise make new pictures in each epoch; --freeze-backbone can't see them")
+        return problems
+
     def _problems(self) -> list[tuple[str, str]]:
         part = "above 0 and below 0.5"
         checks = [
             ("size", 16 <= self.size <= 2048, "from 16 to 2048"),
             ("hidden", all(width >= 1 for width in self.hidden), "widths of 1 or more, such as 512,128"),
             ("dropout", 0 <= self.dropout < 1, "from 0 to below 1"),
+            ("zoom", 1 <= self.zoom <= 4, "from 1 to 4"),
             ("mixup", 0 <= self.mixup <= 4, "from 0 to 4"),
             ("epochs", self.epochs >= 1, "1 or more"),
             ("batch_size", self.batch_size >= 2, "2 or more"),

@@ -51,6 +51,12 @@ def ensemble(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkpoint, Path
 
 
 @pytest.fixture(scope="module")
+def channel_pairs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkpoint, Path, Manifest]:
+    """Of a network that enlarges the photo and pools the pairs of channels of three maps."""
+    return exported(tmp_path_factory.mktemp("pairs"), "gram")
+
+
+@pytest.fixture(scope="module")
 def images() -> np.ndarray:
     coarse = np.random.default_rng(5).integers(0, 256, (6, 8, 8, 3))
     noise = np.random.default_rng(6).normal(0, 6, (6, 64, 64, 3))
@@ -70,7 +76,7 @@ def assert_answers_as(checkpoint: Checkpoint, model: Path, images: np.ndarray) -
     assert heatmap == pytest.approx(heat, abs=1e-4 * float(np.abs(heat).max()))
 
 
-@pytest.mark.parametrize("name", ["two_streams", "ensemble"])
+@pytest.mark.parametrize("name", ["two_streams", "ensemble", "channel_pairs"])
 def test_the_export_answers_as_the_checkpoint(name: str, images: np.ndarray, request: pytest.FixtureRequest) -> None:
     checkpoint, out, manifest = request.getfixturevalue(name)
     assert_answers_as(checkpoint, out / "model.onnx", images)

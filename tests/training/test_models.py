@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tests.networks import SMALL, lived_in, photos
+from training.gram import GramNet
 from training.models import ModelConfig
 from training.networks import DetectorNet, DualStreamNet, EnsembleNet, PooledNet
 from training.presets import PRESETS
@@ -33,10 +34,31 @@ def grad_cam(net: DetectorNet, x: Tensor) -> tuple[Tensor, Tensor]:
         alike = [F.interpolate(m[:, None], size, mode="bilinear", align_corners=False)[:, 0] for m in maps]
         return sum(logits) / len(logits), sum(alike) / len(alike)
     assert isinstance(net, PooledNet)
-    maps = net.features(x).detach().requires_grad_()
+    if isinstance(net, GramNet):
+        return gram_cam(net, x)
+    maps = net.features(net.zoomed(x)).detach().requires_grad_()
     logit = net.head(maps.mean(dim=(2, 3))).squeeze(1)
     (gradient,) = torch.autograd.grad(logit.sum(), maps)
     return logit.detach(), (gradient.mean(dim=(2, 3), keepdim=True) * maps).sum(dim=1).detach()
+
+
+def gram_cam(net: GramNet, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Grad-CAM with all products of two channels as channels of their own, which is what the head pools."""
+    maps = [each.detach() for each in net.features.maps(net.zoomed(x))]
+    wide, pooled = [], []
+    for gram, each in zip(net.grams, maps, strict=True):
+        some = each[:, :: max(1, gram.channels // gram.taken)][:, : gram.taken] if gram.taken else each[:, :0]
+        pairs = [some[:, i] * some[:, j] for i in range(gram.taken) for j in range(i, gram.taken)]
+        wide.append(torch.stack([*each.unbind(1), *pairs], dim=1).requires_grad_())
+        means = wide[-1].mean(dim=(2, 3))
+        plain, products = means[:, : gram.channels], means[:, gram.channels :]
+        pooled.append(torch.cat([plain, products.sign() * ((products.abs() + 1e-6).sqrt() - 1e-3)], dim=1))
+    logit = net.head(torch.cat(pooled, dim=1)).squeeze(1)
+    gradients = torch.autograd.grad(logit.sum(), wide)
+    heat = [(g.sum(dim=(2, 3), keepdim=True) * w).sum(dim=1, keepdim=True) for g, w in zip(gradients, wide, strict=True)]
+    height, width = heat[-1].shape[2:]
+    alike = [F.avg_pool2d(h, h.shape[2] // height)[:, 0, :height, :width] for h in heat]
+    return logit.detach(), (sum(alike) / (height * width)).detach()
 
 
 def assert_map_is_grad_cam(net: DetectorNet, x: Tensor) -> None:

@@ -1,0 +1,103 @@
+"""A backbone that stays as it is: what it says of each photo, computed once and kept on disk beside the decoded photos."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from detector.spec import ImageSpec
+from training.cache import PhotoCache, require_room
+from training.loader import Item, normalise
+from training.models import ModelConfig
+from training.networks import PooledNet
+
+VERSION = 1  # a change of the networks that moves features makes older files stale
+_BATCH = 16
+_VIEWS = 2  # the photo and its mirror image
+
+
+class FrozenFeatures(Dataset[Item]):
+    """Rows of a file of features; an item is asked for as (row, seed of its variation), a negative seed meaning none.
+
+    What varies is whether it is the photo or its mirror image. labels: int64[n].
+    """
+
+    def __init__(self, path: Path, labels: NDArray[np.int64]) -> None:
+        self.path = path
+        self.labels = labels
+        self._features: NDArray[np.float32] | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, key: tuple[int, int]) -> Item:
+        """Features float32[C], label float32[], row int64[]."""
+        row, seed = key
+        if self._features is None:  # opened in the process that reads, since a mapping travels to another one as a copy
+            self._features = np.load(self.path, mmap_mode="r")
+        features = np.array(self._features[row, seed % _VIEWS if seed >= 0 else 0])
+        return torch.from_numpy(features), torch.tensor(float(self.labels[row])), torch.tensor(row)
+
+
+def open_features(
+    network: PooledNet,
+    config: ModelConfig,
+    cache: PhotoCache,
+    spec: ImageSpec,
+    device: torch.device,
+    *,
+    progress: bool = False,
+) -> Path:
+    """The file of `network`'s pooled features of the cached photos, made where the cache's folder has none.
+
+    It is a .npy of float32[N, 2, C]: of each photo and of its mirror image, computed in full precision on `device`. It is
+    found by the photos, the backbone's weights and how they are pooled, so it is never stale.
+    Raises `FileProblem` when the disk has no room for it.
+    """
+    path = cache.path.with_name(f"{cache.path.stem}-{_identity(network, config)}.npy")
+    if path.is_file():
+        return path
+    network.eval()
+    pixels = cache.pixels()
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        with tqdm(total=len(pixels), desc="features", unit="photo", disable=not progress, leave=False) as bar:
+            kept: np.memmap | None = None
+            for start in range(0, len(pixels), _BATCH):
+                found = _features(network, pixels[start : start + _BATCH], spec, device)
+                if kept is None:
+                    shape = (len(pixels), *found.shape[1:])
+                    require_room(path.parent, int(np.prod(shape)) * found.itemsize, "features")
+                    kept = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=shape)
+                kept[start : start + len(found)] = found
+                bar.update(len(found))
+            assert kept is not None, "there are photos"
+            kept.flush()
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def _features(network: PooledNet, pixels: NDArray[np.uint8], spec: ImageSpec, device: torch.device) -> NDArray[np.float32]:
+    with torch.inference_mode():
+        x = normalise(torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2).to(device), spec)
+        views: list[Tensor] = [network.pooled(x), network.pooled(x.flip(3))]
+        return torch.stack(views, dim=1).float().cpu().numpy()
+
+
+def _identity(network: PooledNet, config: ModelConfig) -> str:
+    shape = [VERSION, config.name, config.multiscale, config.gram, config.zoom]
+    digest = hashlib.sha256(json.dumps(shape).encode())
+    for name, tensor in sorted(network.features.state_dict().items()):
+        digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:20]
