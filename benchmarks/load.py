@@ -1,4 +1,4 @@
-"""One load: Locust in a process of its own for some seconds, and the samples it took."""
+"""One load: a load generator in a process of its own for some seconds, and the samples it took."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ from detector import UnmaskError
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCUSTFILE = ROOT / "benchmarks" / "locustfile.py"
+LEAN = ("benchmarks.closed_loop",)
 USERS = {"rest": "RestUser", "grpc": "GrpcUser"}
-FINISH_SECONDS = 30  # for requests in flight at the end; Locust counts them once they are answered
-EXIT_SECONDS = 15  # for Locust's own start and stop
+FINISH_SECONDS = 30  # for requests in flight at the end, which count once they are answered
+EXIT_SECONDS = 15  # for its own start and stop
 
 
 class LoadFailed(UnmaskError):
@@ -42,9 +43,9 @@ class Target:
 
 @dataclass(frozen=True)
 class Samples:
-    """What Locust saw, one entry a request: start in seconds since the epoch, latency, what was wrong or an empty text.
+    """What the load generator saw, one entry a request: start in seconds since the epoch, latency, what was wrong or "".
 
-    cpu_seconds: that Locust used meanwhile. machine_cpu_seconds: that all processes of its machine did.
+    cpu_seconds: that it used meanwhile. machine_cpu_seconds: that all processes of its machine did.
     """
 
     started: list[float]
@@ -92,25 +93,25 @@ def run_load(
     photo_count: int,
     known: Mapping[str, float],
     label: str,
+    lean: bool = False,
 ) -> Samples:
     """Send photos from `users` clients, each waiting for its answer before it asks again, for `seconds`.
 
     protocol: `rest` or `grpc`. known: calibrated probability by photo name, as far as it is known. label: of the progress bar.
-    Raises `LoadFailed` when Locust breaks; on Ctrl-C its process is ended before `KeyboardInterrupt` goes on.
+    lean: send with `benchmarks.closed_loop`, which takes little of a CPU and knows REST alone, instead of Locust.
+    Raises `LoadFailed` when the load generator breaks; on Ctrl-C its process is ended before `KeyboardInterrupt` goes on.
     """
     with TemporaryDirectory(prefix="unmask-load-") as scratch:
-        samples, answers, log = (Path(scratch) / name for name in ("samples.json", "known.json", "locust.log"))
+        samples, answers, log = (Path(scratch) / name for name in ("samples.json", "known.json", "load.log"))
         answers.write_text(json.dumps(dict(known)), encoding="utf-8")
-        command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--only-summary"]
-        command += ["--host", target.rest, "--grpc-address", target.grpc, "--known", str(answers), "--samples", str(samples)]
-        command += ["--photo-count", str(photo_count), *(["--photos", str(photos.resolve())] if photos else [])]
-        command += ["--users", str(users), "--spawn-rate", str(users), "--run-time", f"{seconds}s"]
-        command += ["--stop-timeout", str(FINISH_SECONDS), "--exit-code-on-error", "0", "--loglevel", "WARNING"]
+        generator = [*LEAN, "--seconds", str(seconds)] if lean else _locust(target, protocol, users, seconds)
+        common = ["--host", target.rest, "--users", str(users), "--known", str(answers), "--samples", str(samples)]
+        common += ["--photo-count", str(photo_count), *(["--photos", str(photos.resolve())] if photos else [])]
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         with log.open("wb") as output:
             # A session of its own: Ctrl-C in a terminal reaches us alone, and we end it.
             process = subprocess.Popen(
-                [*command, USERS[protocol]],
+                [sys.executable, "-m", *generator, *common],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -124,8 +125,14 @@ def run_load(
                 _end(process)
         if code != 0 or not samples.is_file():
             tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
-            raise LoadFailed(f"Locust ended with exit code {code} before it could report:\n{tail}")
+            raise LoadFailed(f"the load generator ended with exit code {code} before it could report:\n{tail}")
         return Samples(**json.loads(samples.read_text(encoding="utf-8")))
+
+
+def _locust(target: Target, protocol: str, users: int, seconds: int) -> list[str]:
+    command = ["locust", USERS[protocol], "-f", str(LOCUSTFILE), "--headless", "--only-summary"]
+    command += ["--grpc-address", target.grpc, "--spawn-rate", str(users), "--run-time", f"{seconds}s"]
+    return [*command, "--stop-timeout", str(FINISH_SECONDS), "--exit-code-on-error", "0", "--loglevel", "WARNING"]
 
 
 def _wait(process: subprocess.Popen[bytes], seconds: int, label: str) -> int:
@@ -139,7 +146,7 @@ def _wait(process: subprocess.Popen[bytes], seconds: int, label: str) -> int:
             except subprocess.TimeoutExpired:
                 bar.update(min(int(time.monotonic() - began), seconds) - bar.n)
             if time.monotonic() > deadline:
-                raise LoadFailed(f"Locust has not ended {FINISH_SECONDS + EXIT_SECONDS} s after its time")
+                raise LoadFailed(f"the load generator has not ended {FINISH_SECONDS + EXIT_SECONDS} s after its time")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -22,7 +22,8 @@ NOISY_ABOVE_CPUS = 0.3
 
 @dataclass(frozen=True)
 class Load:
-    """What is sent. seconds and warm_up: for each protocol. photos: a folder, or None for drawn ones."""
+    """What is sent. seconds and warm_up: for each protocol. photos: a folder, or None for drawn ones. lean: by a client that
+    takes little of a CPU, and knows REST alone, instead of Locust."""
 
     protocols: Sequence[str]
     users: int
@@ -30,6 +31,7 @@ class Load:
     warm_up: int
     photos: Path | None
     photo_count: int
+    lean: bool = False
 
 
 def benchmark(server: Server, load: Load, known: dict[str, float], *, busy_before: float) -> dict[str, Any]:
@@ -90,6 +92,7 @@ def measure(server: Server, load: Load, protocol: str, known: dict[str, float], 
         "photos": load.photos,
         "photo_count": load.photo_count,
         "known": known,
+        "lean": load.lean,
     }
     run_load(server.target, protocol, seconds=load.warm_up, label=f"warm-up {label}", **common)
     before, cpu_before = server.metrics and read_metrics(server.metrics), server.cpu_seconds()

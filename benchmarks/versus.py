@@ -25,9 +25,12 @@ KEPT_CPU = ("server_cpu_ms", "load_generator_cpu_ms", "other_cpus")
 
 @dataclass(frozen=True)
 class Contest:
-    """What is measured. users: clients at a time, one load after the other. seconds and warm_up: of each load.
-    roofline_seconds and batch: of the roofline and its sweep. peers: names out of `PEERS`. workers: of our server, None for
-    its own choice."""
+    """What is measured.
+
+    users: clients at a time, one load after the other. seconds and warm_up: of each load. locust: load with Locust instead of
+    `benchmarks.closed_loop`, which leaves the servers more of the machine. roofline_seconds and batch: of the roofline and its
+    sweep. peers: names out of `PEERS`. workers: of our server, None for its own choice.
+    """
 
     users: Sequence[int]
     seconds: int
@@ -38,6 +41,7 @@ class Contest:
     photos: Path | None
     photo_count: int
     workers: int | None
+    locust: bool
 
 
 def compare(artifacts: Path, contest: Contest, *, busy_before: float) -> dict[str, Any]:
@@ -45,9 +49,10 @@ def compare(artifacts: Path, contest: Contest, *, busy_before: float) -> dict[st
 
     One server is up at a time, since a waiting one may take CPUs from the one that is measured: LitServe's workers look for
     work all the time, for a quarter of a CPU. busy_before: CPUs that others used before any of it.
-    Raises `StartupFailed` when a server does not get ready, `LoadFailed` when Locust breaks, `FileProblem` for the artifacts.
+    Raises `StartupFailed` when a server does not get ready, `LoadFailed` when the load generator breaks, `FileProblem` for the
+    artifacts.
     """
-    load = Load(("rest",), 1, contest.seconds, contest.warm_up, contest.photos, contest.photo_count)
+    load = Load(("rest",), 1, contest.seconds, contest.warm_up, contest.photos, contest.photo_count, lean=not contest.locust)
     known = local_answers(artifacts / "model.onnx", load)
     skipped = {peer: reason for peer in contest.peers if (reason := why_not(peer))}
     before = _roofline(artifacts, contest)
@@ -70,6 +75,7 @@ def compare(artifacts: Path, contest: Contest, *, busy_before: float) -> dict[st
         "settings": {
             "seconds": contest.seconds,
             "warm_up_seconds": contest.warm_up,
+            "load_generator": "locust" if contest.locust else "benchmarks.closed_loop",
             "photos": describe(load_photos(contest.photos, contest.photo_count), contest.photos),
         },
         "machine": machine(),

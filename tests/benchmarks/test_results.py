@@ -20,7 +20,9 @@ def small_table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     quick = ("--size", "32", "--epochs", "1", "--batch-size", "16", "--workers", "0", "--device", "cpu")
     monkeypatch.setattr(results, "FOLDS", 2)
     monkeypatch.setattr(results, "SCRATCH", {"test_resnet": ("--no-pretrained", *quick)})
-    monkeypatch.setattr(results, "TRANSFER", ("--model", "squeezenet1_1", "--multiscale", *quick))
+    start = ("--model", "squeezenet1_1", "--multiscale")
+    monkeypatch.setattr(results, "TRANSFER", (*start, *quick))
+    monkeypatch.setattr(results, "FROZEN", (*start, "--gram", "2", "--freeze-backbone", "--augment", "flip", *quick))
     features = torchvision.models.squeezenet1_1(weights=None).features.state_dict()
     save_file({f"features.{k}": v for k, v in features.items()}, tmp_path / "weights.safetensors")
     return tmp_path / "weights.safetensors"
@@ -30,7 +32,8 @@ def test_every_row_is_trained_once_and_the_page_says_what_was_measured(small_tab
     sets = [results.Photos("drawn", draw_set(tmp_path / "data", train=100, validation=20), 32)]
     measured = results.train_all(sets, small_table, tmp_path / "runs", jobs=1)
     names = [row["name"] for row in measured["drawn"]]
-    assert names == ["squeezenet1_1, fold 1", "squeezenet1_1, fold 2", "test_resnet", "ensemble of these"]
+    learned, frozen = ([f"squeezenet1_1{kind}, fold {k}" for k in (1, 2)] for kind in ("", " frozen"))
+    assert names == [*learned, *frozen, "test_resnet", "ensemble of these"]
     reported = tmp_path / "runs" / "drawn" / "test_resnet" / "metrics.json"
     auc = json.loads(reported.read_text())["validation"]["auc"]
     text = results.page(measured, jobs=1)

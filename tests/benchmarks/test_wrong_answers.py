@@ -1,8 +1,9 @@
-"""Locust against a server that answers wrongly now and then: each such answer is a failure, and the exit code says so."""
+"""Loads on a server that answers wrongly now and then: each such answer is a failure, and the exit code says so."""
 
 from __future__ import annotations
 
 import json
+import socket
 import sys
 import threading
 from collections import Counter
@@ -14,6 +15,7 @@ from typing import ClassVar
 import pytest
 
 from benchmarks.__main__ import main
+from benchmarks.load import LoadFailed, Samples, Target, run_load
 from detector import ModelIdentity, Verdict
 
 # The last geventhttpclient for Python 3.10 sends a request again when its connection breaks: a fifth of what is wrong here is
@@ -76,6 +78,7 @@ class Unreliable(BaseHTTPRequestHandler):
 def url() -> Iterator[str]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Unreliable)
     server.daemon_threads = True
+    Unreliable.said.clear()
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
@@ -103,3 +106,35 @@ def test_wrong_answers_are_counted_one_by_one_with_their_reasons(
     assert "failed: see the reasons below" in page
     assert "error overloaded" in page
     assert "it had other clients" in page  # this server counts nothing
+
+
+def test_the_lean_client_counts_the_same(url: str) -> None:
+    samples = _lean(url, users=1)
+    reasons = Counter(problem for problem in samples.problems if problem)
+    assert len(samples.started) > 50
+    assert reasons.total() == pytest.approx(len(samples.started) / 5, abs=1)
+    assert reasons["the connection broke"] == pytest.approx(len(samples.started) / 25, abs=1)
+    for part in ("prediction contradicts", "calibrated is not that of drawn-", "error overloaded", "not a JSON object"):
+        assert any(part in reason for reason in reasons), reasons
+    assert all(milliseconds > 0 for milliseconds in samples.milliseconds)
+    assert samples.cpu_seconds < 1, "of one"
+
+
+def test_each_of_several_clients_has_its_own_connection(url: str) -> None:
+    samples = _lean(url, users=7)
+    assert Unreliable.said.total() == len(samples.started)
+    ends = [start + ms / 1e3 for start, ms in zip(samples.started, samples.milliseconds, strict=True)]
+    middle = sorted(samples.started)[len(samples.started) // 2]
+    assert 1 < sum(start <= middle <= end for start, end in zip(samples.started, ends, strict=True)) <= 7
+
+
+def test_no_server_is_said_in_a_line() -> None:
+    with socket.socket() as bound:  # and not listening
+        bound.bind(("127.0.0.1", 0))
+        with pytest.raises(LoadFailed, match="ConnectionRefusedError"):
+            _lean(f"http://127.0.0.1:{bound.getsockname()[1]}", users=1)
+
+
+def _lean(url: str, users: int) -> Samples:
+    target = Target(url, "127.0.0.1:1")
+    return run_load(target, "rest", users=users, seconds=1, photos=None, photo_count=3, known={}, label="load", lean=True)
