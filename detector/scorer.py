@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from detector.cpus import available_cpus, has_vnni
 from detector.decode import decode_image
+from detector.devices import Device
 from detector.errors import FileProblem
 from detector.manifest import Manifest
 from detector.verdict import Verdict
@@ -24,12 +25,19 @@ OUTPUTS = ("logit", "raw_prob", "calibrated_prob")
 
 
 def open_session(
-    model: Path | bytes, *, device: str = "cpu", threads: int = 0, shared: bool = False
+    model: Path | bytes,
+    *,
+    device: str = "cpu",
+    threads: int = 0,
+    shared: bool = False,
+    graphs: bool = False,
+    engines: Path | None = None,
 ) -> onnxruntime.InferenceSession:
     """An ONNX Runtime session for a model's file, or its bytes.
 
-    device: "cpu", "cuda" or "cuda:N". threads: per operator; 0 takes all the CPUs that this process may use. shared: other
-    processes compute on them too, so no thread looks out for work once a run is over.
+    device: as `Device.parse` takes it. threads: per operator; 0 takes all the CPUs that this process may use. shared: other
+    processes compute on them too, so no thread looks out for work once a run is over. graphs, engines: see
+    `Device.providers`.
     Raises `FileProblem` when the model can't be loaded or the device is not there.
     """
     # onnxruntime 1.31 keeps a device id and usage events on disk and tries to send them, unless told before its import.
@@ -43,42 +51,49 @@ def open_session(
         options.add_session_config_entry("session.force_spinning_stop", "1")
     # Without VNNI an x86 CPU adds the products of int8 layers in 16 bits that saturate; this takes a slower way, in 32.
     options.add_session_config_entry("session.x64quantprecision", "0" if has_vnni() else "1")
-    kind, _, index = device.partition(":")
-    providers: list[str | tuple[str, dict[str, str]]] = ["CPUExecutionProvider"]
-    if kind == "cuda":
+    where = Device.parse(device)
+    if where.kind != "cpu":
         onnxruntime.preload_dlls(directory="")  # finds CUDA and cuDNN in the nvidia-* wheels
-        # TensorFloat-32 keeps 10 bits of a product's mantissa: the calibrated answer would move with the batch.
-        providers.insert(0, ("CUDAExecutionProvider", {"device_id": index or "0", "use_tf32": "0"}))
-    elif kind != "cpu":
-        raise FileProblem(f"device {device!r} is unknown; cpu, cuda and cuda:N are accepted")
     try:
         source = model if isinstance(model, bytes) else str(model)
         # WeightBiasQuantization rounds float32 layers between int8 ones to integers too, with one scale for all channels.
         session = onnxruntime.InferenceSession(
-            source, options, providers=providers, disabled_optimizers=["WeightBiasQuantization"]
+            source,
+            options,
+            providers=where.providers(graphs=graphs, engines=engines),
+            disabled_optimizers=["WeightBiasQuantization"],
         )
     except Exception as error:  # onnxruntime's exceptions share no base class of their own
         name = "the model" if isinstance(model, bytes) else model.name
         reason = str(error).replace(str(model), name).splitlines()[0]
         raise FileProblem(f"{name}: ONNX Runtime can't load it ({reason})") from None
-    if kind == "cuda" and "CUDAExecutionProvider" not in session.get_providers():
-        raise FileProblem("device cuda was asked for, and ONNX Runtime finds no usable CUDA GPU; use --device cpu")
+    if where.provider not in session.get_providers():
+        lacks = "usable CUDA GPU" if where.kind == "cuda" else "usable GPU with TensorRT's libraries"
+        raise FileProblem(f"device {where.kind} was asked for, and ONNX Runtime finds no {lacks}; use --device cpu")
     return session
 
 
 def run_graph(
-    session: onnxruntime.InferenceSession, images: NDArray[np.uint8], outputs: Sequence[str]
+    session: onnxruntime.InferenceSession,
+    images: NDArray[np.uint8],
+    outputs: Sequence[str],
+    options: onnxruntime.RunOptions | None = None,
 ) -> list[NDArray[np.float32]]:
     """The named outputs of the scoring graph for uint8[N, H, W, 3]; what leads to the others is not computed.
 
     Without the run option ONNX Runtime evaluates every output, the heatmap too, and throws away what was not asked for.
     """
+    result: list[Scores] = session.run(list(outputs), {"images": images}, options or run_options())
+    return result
+
+
+def run_options() -> onnxruntime.RunOptions:
+    """For a run that computes what is asked for and no more."""
     import onnxruntime
 
     options = onnxruntime.RunOptions()
     options.only_execute_path_to_fetches = True
-    result: list[Scores] = session.run(list(outputs), {"images": images}, options)
-    return result
+    return options
 
 
 class Scorer:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -10,12 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.cpus import available_cpus
+from detector.devices import Device
 from detector.errors import FileProblem
 from detector.manifest import Manifest
 from detector.scorer import OUTPUTS, open_session, run_graph
+from handlers.bound import BoundGraph
 from handlers.turns import Turns
 
 ONNX_MODELS, TORCHSCRIPT_MODEL = ("model.onnx", "model.int8.onnx", "model.fp16.onnx"), "model.pt"
+log = logging.getLogger("unmask")
 PEACE = 3  # lone photos in turn, each scored while no other worker computed, before all CPUs are taken for the next
 Array = NDArray[np.float32]
 
@@ -30,6 +35,15 @@ class Scores(NamedTuple):
     heatmap: Array | None
 
 
+@dataclass(frozen=True)
+class GpuOptions:
+    """batch_size: most photos at once. graphs: replay CUDA graphs. engines: a folder for what TensorRT builds."""
+
+    batch_size: int = 8
+    graphs: bool = False
+    engines: Path | None = None
+
+
 class Engine(Protocol):
     """A loaded model. `device` is "cpu" or "cuda:N"; `manifest` is the verified one that lay beside the model."""
 
@@ -40,11 +54,13 @@ class Engine(Protocol):
         """Score uint8[N, H, W, 3] from `decode_image`."""
 
 
-def load_engine(directory: Path, *, device: str = "cpu", threads: int = 0, turns: Turns | None = None) -> Engine:
+def load_engine(
+    directory: Path, *, device: str = "cpu", threads: int = 0, turns: Turns | None = None, gpu: GpuOptions | None = None
+) -> Engine:
     """Load the one model in `directory` after holding it against the SHA-256 in the `manifest.json` beside it.
 
     threads: per operator; 0 leaves it to the runtime, which takes every CPU. turns: where several workers share the CPUs,
-    and one that scores a lone photo while the others rest is to use all of them.
+    and one that scores a lone photo while the others rest is to use all of them. gpu: how ONNX Runtime uses one.
     Raises `FileProblem` when the manifest or the model is missing, changed or can't be loaded, or the device is not there.
     """
     manifest = Manifest.load(directory / "manifest.json")
@@ -53,22 +69,23 @@ def load_engine(directory: Path, *, device: str = "cpu", threads: int = 0, turns
         accepted = ", ".join(ONNX_MODELS)
         raise FileProblem(f"the archive must hold one of {accepted} and {TORCHSCRIPT_MODEL}; it holds {len(found)} of them")
     manifest.verify(directory, only=(found[0],))
+    if found[0] in ONNX_MODELS and Device.parse(device).kind != "cpu":
+        return GpuEngine(directory / found[0], manifest, device=device, options=gpu or GpuOptions())
     if found[0] in ONNX_MODELS:
-        return OnnxEngine(directory / found[0], manifest, device=device, threads=threads, turns=turns)
+        return OnnxEngine(directory / found[0], manifest, threads=threads, turns=turns)
     return TorchScriptEngine(directory / found[0], manifest, device=device, threads=threads)
 
 
 class OnnxEngine:
-    """`model.onnx` or one of fewer bits, which holds the whole graph, in ONNX Runtime. Imports no torch."""
+    """`model.onnx` or one of fewer bits, which holds the whole graph, in ONNX Runtime on the CPU. Imports no torch."""
 
-    def __init__(
-        self, path: Path, manifest: Manifest, *, device: str = "cpu", threads: int = 0, turns: Turns | None = None
-    ) -> None:
+    device = "cpu"
+
+    def __init__(self, path: Path, manifest: Manifest, *, threads: int = 0, turns: Turns | None = None) -> None:
         self.manifest = manifest
-        self.device = device
-        self._session = open_session(path, device=device, threads=threads)
+        self._session = open_session(path, threads=threads)
         # Threads beside each other's cost throughput, and one photo by itself is done soonest with all of them.
-        wide = turns is not None and device == "cpu" and 0 < threads < available_cpus()
+        wide = turns is not None and 0 < threads < available_cpus()
         self._wide = open_session(path, shared=True) if wide else None
         self._turns, self._in_peace = turns, 0
 
@@ -84,6 +101,30 @@ class OnnxEngine:
                 outputs = run_graph(self._wide if self._in_peace > PEACE else self._session, images, names)
         logit, raw_prob, calibrated_prob, *rest = outputs
         return Scores(logit, raw_prob, calibrated_prob, rest[0] if heatmap else None)
+
+
+class GpuEngine:
+    """The same models in ONNX Runtime on a GPU, by CUDA or TensorRT."""
+
+    def __init__(self, path: Path, manifest: Manifest, *, device: str, options: GpuOptions) -> None:
+        self.manifest = manifest
+        where = Device.parse(device)
+        self.device = where.name
+        self._graph = self._open(path, where, options, graphs=False)
+        if options.graphs:
+            try:
+                self._graph = self._open(path, where, options, graphs=True)
+            except Exception as error:  # of a layer that CUDA lacks, for one; the answers are the same without
+                log.warning("CUDA graphs can't be recorded, and photos are scored without: %s", error)
+
+    def run(self, images: NDArray[np.uint8], *, heatmap: bool = False) -> Scores:
+        """Score uint8[N, H, W, 3] from `decode_image`."""
+        logit, raw_prob, calibrated_prob, *rest = self._graph.run(images, heatmap=heatmap)
+        return Scores(logit, raw_prob, calibrated_prob, rest[0] if heatmap else None)
+
+    def _open(self, path: Path, where: Device, options: GpuOptions, *, graphs: bool) -> BoundGraph:
+        session = open_session(path, device=f"{where.kind}:{where.index}", graphs=graphs, engines=options.engines)
+        return BoundGraph(session, where, self.manifest.image_spec.shape, options.batch_size, graphs=graphs)
 
 
 class TorchScriptEngine:

@@ -13,7 +13,7 @@ from typing import Any
 import detector
 from detector.errors import FileProblem, UnmaskError
 from handlers.core import Core
-from handlers.engine import load_engine
+from handlers.engine import GpuOptions, load_engine
 from handlers.metrics import Metrics, open_metrics
 from handlers.renewal import renew_past
 from handlers.requests import MAX_BODY_BYTES, MAX_PHOTOS, Item
@@ -88,6 +88,11 @@ def _load(properties: Mapping[str, Any], environment: Mapping[str, str], metrics
         device=choose_device(properties.get("gpu_id"), environment.get("UNMASK_WORKER_DEVICE")),
         threads=int(environment.get("UNMASK_WORKER_THREADS", "0")),
         turns=Turns(Path(turns)) if (turns := environment.get("UNMASK_WORKER_TURNS")) else None,
+        gpu=GpuOptions(
+            batch_size=int(properties.get("batch_size") or 1),
+            graphs=environment.get("UNMASK_WORKER_GRAPHS") == "1",
+            engines=Path(engines) if (engines := environment.get("UNMASK_WORKER_ENGINES")) else None,
+        ),
     )
     core = Core(
         engine,
@@ -105,5 +110,5 @@ def choose_device(gpu_id: int | None, wanted: str | None) -> str:
     if wanted == "cpu" or (wanted is None and gpu_id is None):
         return "cpu"
     if gpu_id is None:
-        raise FileProblem("device cuda was asked for, and TorchServe finds no GPU (it asks nvidia-smi); use --device cpu")
-    return f"cuda:{gpu_id}"
+        raise FileProblem(f"device {wanted} was asked for, and TorchServe finds no GPU (it asks nvidia-smi); use --device cpu")
+    return f"{wanted or 'cuda'}:{gpu_id}"

@@ -55,6 +55,11 @@ class Layout:
         return self.state / "store"
 
     @property
+    def engines(self) -> Path:
+        """What TensorRT has built, which the next start finds."""
+        return self.state / "engines"
+
+    @property
     def work(self) -> Path:
         """The JVM's working directory."""
         return self.state / "work"
@@ -81,7 +86,7 @@ class Layout:
 
     def make(self) -> None:
         """Create the folders."""
-        for folder in (self.config, self.logs, self.metrics, self.store, self.work, self.classes, self.python):
+        for folder in (self.config, self.logs, self.metrics, self.store, self.engines, self.work, self.classes, self.python):
             folder.mkdir(parents=True, exist_ok=True)
         self.work.chmod(0o700)  # tokens are written to a file there before its mode is made 0600
 
@@ -243,6 +248,8 @@ def _variables(settings: Settings, layout: Layout) -> dict[str, str]:
         # ONNX Runtime 1.31 keeps a device id and sends usage events to its maker; the Python call for it comes too late.
         "ORT_DISABLE_TELEMETRY": "1",
         "UNMASK_WORKER_DEVICE": settings.device,
+        "UNMASK_WORKER_GRAPHS": str(int(settings.cuda_graphs)),
+        "UNMASK_WORKER_ENGINES": str(layout.engines),
         "UNMASK_WORKER_THREADS": str(settings.worker_threads),
         "UNMASK_WORKER_LOG_LEVEL": level,
         "UNMASK_MAX_BODY_BYTES": str(settings.max_body_bytes),

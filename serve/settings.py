@@ -59,9 +59,14 @@ class Settings(BaseSettings):
     management_port: Port = Field(default=8081, description="Port for TorchServe's management; 0 picks a free one.")
     metrics_port: Port = Field(default=8082, description="Port for TorchServe's own metrics; 0 picks a free one.")
     grpc_management_port: Port = Field(default=7071, description="Port for management over gRPC; 0 picks a free one.")
-    device: Literal["cpu", "cuda"] = Field(default="cpu", description="Where the model runs.")
+    device: Literal["cpu", "cuda", "tensorrt"] = Field(
+        default="cpu", description="Where the model runs; tensorrt needs NVIDIA's libraries of that name beside CUDA."
+    )
+    cuda_graphs: bool = Field(
+        default=False, description="On a GPU, record each batch size as one CUDA graph when the worker starts."
+    )
     workers: int = Field(
-        default=0, ge=0, le=256, description="Worker processes of each version; 0: one a CPU, at most 8 (cuda: one)."
+        default=0, ge=0, le=256, description="Worker processes of each version; 0: one a CPU, at most 8 (GPU: one)."
     )
     threads: int = Field(default=0, ge=0, description="Threads of each worker; 0: the CPUs this process may use, shared out.")
     batch_size: int = Field(default=8, ge=1, le=1024, description="Most requests that a worker takes at once.")
@@ -108,7 +113,7 @@ class Settings(BaseSettings):
     @property
     def worker_count(self) -> int:
         """Workers of each version after 0 has been replaced by what fits this machine."""
-        return self.workers or (1 if self.device == "cuda" else min(available_cpus(), 8))
+        return self.workers or (min(available_cpus(), 8) if self.device == "cpu" else 1)
 
     @property
     def worker_threads(self) -> int:
