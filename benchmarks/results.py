@@ -37,7 +37,7 @@ TRANSFER = (
 # Blocks 4 and 5 on both sides of the last pooling; docs/performance.md has the others that were tried.
 FROZEN = (
     *("--model", "squeezenet1_1", "--multiscale", "--gram", "4,5", "--zoom", "1.5", "--freeze-backbone", "--augment", "flip"),
-    *("--hidden", "128", "--mixup", "0.4", "--dropout", "0.5", "--lr", "3e-4", "--weight-decay", "0.01", "--epochs", "30"),
+    *("--hidden", "256", "--mixup", "0.4", "--dropout", "0.5", "--lr", "3e-4", "--weight-decay", "0.01", "--epochs", "30"),
 )
 
 
