@@ -54,6 +54,7 @@ def open_session(
     where = Device.parse(device)
     if where.kind != "cpu":
         onnxruntime.preload_dlls(directory="")  # finds CUDA and cuDNN in the nvidia-* wheels
+        os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")  # TensorRT has no option for it; see `Device.providers`
     try:
         source = model if isinstance(model, bytes) else str(model)
         # WeightBiasQuantization rounds float32 layers between int8 ones to integers too, with one scale for all channels.
