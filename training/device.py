@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from datetime import timedelta
 
 import torch
@@ -26,12 +27,15 @@ def make_accelerator(options: FitOptions) -> Accelerator:
     if not found.get(options.device, True):
         raise UsageError(f"--device {options.device}: there is none on this machine; cpu and auto always work")
     keep_freed_memory()
-    cpu = options.device == "cpu"
+    # Said outright where there is nothing else: accelerate joins processes on CPUs only when it is told.
+    cpu = options.device == "cpu" or (options.device == "auto" and not any(found.values()))
     init = InitProcessGroupKwargs(timeout=_WAIT)
     state = PartialState(cpu=cpu, timeout=_WAIT)
     kind = state.device.type
     if options.device not in ("auto", kind):
         raise UsageError(f"--device {options.device}: accelerate was launched for {kind}")
+    if (launched := int(os.environ.get("WORLD_SIZE", "1"))) != state.num_processes:
+        raise UsageError(f"{launched} processes were launched, and on {kind} accelerate can't join them; launch one")
     accelerator = Accelerator(
         cpu=cpu,
         mixed_precision=precision(options.amp, kind),

@@ -106,7 +106,9 @@ def fit(options: FitOptions) -> dict[str, Any]:
         judge, state = Judge(accelerator, config, options.image_spec), State(best_weights=model.state_dict())
         return run.finish(judge, state, unseen=run.cross_fitted(members))
     trainer = run.train(model, checkpoint)
-    return run.finish(trainer.judge, trainer.state, trainer.weights())
+    metrics = run.finish(trainer.judge, trainer.state, trainer.weights())
+    accelerator.end_training()  # closes TensorBoard's log, and leaves the other processes
+    return metrics
 
 
 class _Run:

@@ -91,7 +91,6 @@ class Trainer:
         while len(self.state.history) < self.options.epochs and not self.schedule.gives_up(self.state.stale):
             self._epoch(len(self.state.history) + 1)
             after_epoch()
-        self.accelerator.end_training()
         return self.state
 
     def weights(self) -> dict[str, Tensor]:
