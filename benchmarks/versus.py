@@ -15,6 +15,7 @@ from benchmarks.photos import describe, load_photos
 from benchmarks.roofline import roofline
 from benchmarks.run import NOISY_ABOVE_CPUS, Load, local_answers, measure
 from benchmarks.serving import Server, own_server, peer_server, why_not
+from benchmarks.single import in_turn
 from detector.cpus import available_cpus
 
 OURS = "unmask"
@@ -30,6 +31,7 @@ class Contest:
     users: clients at a time, one load after the other. seconds and warm_up: of each load. locust: load with Locust instead of
     `benchmarks.closed_loop`, which leaves the servers more of the machine. roofline_seconds and batch: of the roofline and its
     sweep. peers: names out of `PEERS`. workers: of our server, None for its own choice.
+    rounds: of one photo at a time, server and roofline in turn.
     """
 
     users: Sequence[int]
@@ -42,6 +44,7 @@ class Contest:
     photo_count: int
     workers: int | None
     locust: bool
+    rounds: int
 
 
 def compare(artifacts: Path, contest: Contest, *, busy_before: float) -> dict[str, Any]:
@@ -56,18 +59,20 @@ def compare(artifacts: Path, contest: Contest, *, busy_before: float) -> dict[st
     known = local_answers(artifacts / "model.onnx", load)
     skipped = {peer: reason for peer in contest.peers if (reason := why_not(peer))}
     before = _roofline(artifacts, contest)
-    photo = load_photos(contest.photos, contest.photo_count)[0].data
+    photos = load_photos(contest.photos, contest.photo_count)
     runs: dict[str, dict[int, dict[str, Any]]] = {}
     about: dict[str, dict[str, Any]] = {}
     for name in (OURS, *(peer for peer in contest.peers if peer not in skipped)):
-        with _server(name, artifacts, contest, photo) as server:
+        with _server(name, artifacts, contest, photos[0].data) as server:
+            if name == OURS:
+                single = in_turn(server.target.rest, artifacts / "model.onnx", photos, known, contest.rounds)
             runs[name] = {users: _one(name, server, replace(load, users=users), known) for users in contest.users}
             about[name] = server.about
     after = _roofline(artifacts, contest)
     every = [run for by_users in runs.values() for run in by_users.values()]
     return {
-        "ok": all(run["requests"] and not run["failures"] for run in every),
-        "ratios": ratios(before, after, runs),
+        "ok": all(run["requests"] and not run["failures"] for run in every) and not single["failures"],
+        "ratios": {**ratios(before, after, runs), "single_photo_ms": single},
         "notes": _notes(before, after, every, busy_before),
         "skipped": skipped,
         "roofline": {"before": before, "after": after},
@@ -76,7 +81,7 @@ def compare(artifacts: Path, contest: Contest, *, busy_before: float) -> dict[st
             "seconds": contest.seconds,
             "warm_up_seconds": contest.warm_up,
             "load_generator": "locust" if contest.locust else "benchmarks.closed_loop",
-            "photos": describe(load_photos(contest.photos, contest.photo_count), contest.photos),
+            "photos": describe(photos, contest.photos),
         },
         "machine": machine(),
         "busy_cpus_before": busy_before,
@@ -86,25 +91,17 @@ def compare(artifacts: Path, contest: Contest, *, busy_before: float) -> dict[st
 def ratios(before: dict[str, Any], after: dict[str, Any], runs: dict[str, dict[int, dict[str, Any]]]) -> dict[str, Any]:
     """What the run was for, by number of clients as text (JSON has no other keys).
 
-    of_roofline: our requests per second by the roofline's photos per second. of_peers: ours by each peer's. Both above 1
-    when we are faster. single_photo_ms: our median latency with one client (None without such a load), the roofline's,
-    and the difference, which is the price of a server. The roofline is the mean of the two times it was taken.
+    of_roofline: our requests per second by the roofline's photos per second, the mean of the two times it was taken.
+    of_peers: ours by each peer's. Both above 1 when we are faster.
     """
     most = mean(side["throughput"]["photos_per_second"] for side in (before, after))
-    soonest = mean(side["single_photo"]["p50"] for side in (before, after))
     rate = {name: {str(n): run["requests_per_second"] for n, run in by_users.items()} for name, by_users in runs.items()}
-    alone = runs[OURS][1]["latency_ms"].get("p50") if 1 in runs[OURS] else None
     return {
         "of_roofline": {name: {n: _ratio(found, most) for n, found in rates.items()} for name, rates in rate.items()},
         "of_peers": {
             name: {n: _ratio(rate[OURS][n], found) for n, found in rates.items()}
             for name, rates in rate.items()
             if name != OURS
-        },
-        "single_photo_ms": {
-            "server": alone,
-            "roofline": round(soonest, 3),
-            "difference": None if alone is None else round(alone - soonest, 3),
         },
     }
 

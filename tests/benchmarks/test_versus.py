@@ -23,7 +23,7 @@ def result(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     """What a short contest prints."""
     out = tmp_path_factory.mktemp("versus") / "reports" / "versus.json"
     options = ["--users", "1,4", "--seconds", "2", "--warm-up", "1", "--photo-count", "10"]
-    options += ["--roofline-seconds", "0.5", "--batch", "8"]
+    options += ["--roofline-seconds", "0.5", "--batch", "8", "--rounds", "1"]
     before = {p.pid for p in psutil.Process().children(recursive=True)}
     assert main(["serve-vs-roofline", "--artifacts", str(artifacts), *options, "--out", str(out)]) == 0
     assert {p.pid for p in psutil.Process().children(recursive=True)} <= before
@@ -63,19 +63,23 @@ def test_the_ratios_are_those_of_the_numbers_beside_them(result: dict[str, Any])
             assert found["of_roofline"][name][users] == pytest.approx(rate[name][users] / most, rel=0.01, abs=1e-3)
         for name, ratio in found["of_peers"].items():
             assert ratio[users] == pytest.approx(rate["unmask"][users] / rate[name][users], rel=0.01, abs=1e-3)
-    single = found["single_photo_ms"]
-    assert single["server"] == result["servers"]["unmask"]["runs"][0]["latency_ms"]["p50"]
-    assert single["difference"] == pytest.approx(single["server"] - single["roofline"], abs=0.002)
 
 
-def test_without_a_load_of_one_client_there_is_no_single_photo_to_compare() -> None:
-    side = {"throughput": {"photos_per_second": 200.0}, "single_photo": {"p50": 4.0}}
+def test_one_photo_through_the_server_takes_longer_than_without_it(result: dict[str, Any]) -> None:
+    single = result["ratios"]["single_photo_ms"]
+    assert (single["rounds"], single["failures"]) == (1, 0)
+    assert 0 < single["roofline"] < single["server"]
+    low, high = single["quartiles"]
+    assert low <= single["difference"] <= high
+
+
+def test_a_peer_that_answers_nothing_has_no_ratio() -> None:
+    side = {"throughput": {"photos_per_second": 200.0}}
     runs = {
         "unmask": {8: {"requests_per_second": 150.0, "latency_ms": {"p50": 50.0}}},
         "other": {8: {"requests_per_second": 0.0}},
     }
     found = ratios(side, side, runs)
-    assert found["single_photo_ms"] == {"server": None, "roofline": 4.0, "difference": None}
     assert found["of_roofline"] == {"unmask": {"8": 0.75}, "other": {"8": 0.0}}
     assert found["of_peers"] == {"other": {"8": None}}
 
