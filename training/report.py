@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from training import plots
 from training.metrics import LOW_FPR, tpr_key
 from training.mistakes import Mistake
+from training.options import without_places
 from training.report_page import PAGE
 
 RANKING = (
@@ -53,7 +54,7 @@ def write_report(
     page.write_text(
         environment.from_string(PAGE).render(
             title=_title(metrics),
-            m=metrics,
+            m={**metrics, "arguments": without_places(metrics.get("arguments") or {})},  # reports travel to other machines
             v=metrics["validation"],
             images=images,
             mistakes=[(mistake, _inline(mistake.photo, "jpeg"), _inline(mistake.heatmap, "jpeg")) for mistake in mistakes],
