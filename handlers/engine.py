@@ -73,6 +73,8 @@ def load_engine(
         return GpuEngine(directory / found[0], manifest, device=device, options=gpu or GpuOptions())
     if found[0] in ONNX_MODELS:
         return OnnxEngine(directory / found[0], manifest, threads=threads, turns=turns)
+    if Device.parse(device).kind == "tensorrt":
+        raise FileProblem("device tensorrt runs ONNX models only; use --device cuda for the TorchScript archive")
     return TorchScriptEngine(directory / found[0], manifest, device=device, threads=threads)
 
 

@@ -75,6 +75,11 @@ def test_an_absent_gpu_is_named(archives):
             load_engine(archives[kind], device="cuda:0")
 
 
+def test_tensorrt_is_for_onnx_models(archives):
+    with pytest.raises(FileProblem, match="device tensorrt runs ONNX models only; use --device cuda"):
+        load_engine(archives["torchscript"], device="tensorrt:0")
+
+
 def test_the_onnx_road_imports_no_torch(archives):
     program = (
         "import sys, pathlib; from handlers.service import Service; from handlers.engine import load_engine;"
