@@ -21,7 +21,6 @@ from detector import UnmaskError
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCUSTFILE = ROOT / "benchmarks" / "locustfile.py"
-LEAN = ("benchmarks.closed_loop",)
 USERS = {"rest": "RestUser", "grpc": "GrpcUser"}
 FINISH_SECONDS = 30  # for requests in flight at the end, which count once they are answered
 EXIT_SECONDS = 15  # for its own start and stop
@@ -104,7 +103,9 @@ def run_load(
     with TemporaryDirectory(prefix="unmask-load-") as scratch:
         samples, answers, log = (Path(scratch) / name for name in ("samples.json", "known.json", "load.log"))
         answers.write_text(json.dumps(dict(known)), encoding="utf-8")
-        generator = [*LEAN, "--seconds", str(seconds)] if lean else _locust(target, protocol, users, seconds)
+        generator = (
+            ["benchmarks.closed_loop", "--seconds", str(seconds)] if lean else _locust(target, protocol, users, seconds)
+        )
         common = ["--host", target.rest, "--users", str(users), "--known", str(answers), "--samples", str(samples)]
         common += ["--photo-count", str(photo_count), *(["--photos", str(photos.resolve())] if photos else [])]
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))

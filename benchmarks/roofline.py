@@ -75,17 +75,22 @@ def roofline(
 
 def single_photo(model: Path, photos: Sequence[Photo], *, threads: int, seconds: float, device: str = "cpu") -> dict[str, Any]:
     """Latency in milliseconds of photos scored one after the other, with one session of `threads`."""
-    scorer = Scorer(model, device=device, threads=threads)
+    took = one_by_one(Scorer(model, device=device, threads=threads), photos, warm_up=WARM_UP_SECONDS, seconds=seconds)
+    return {"photos": len(took), **summary.latency(took)}
+
+
+def one_by_one(scorer: Scorer, photos: Sequence[Photo], *, warm_up: float, seconds: float) -> list[float]:
+    """Milliseconds that each photo took, one after the other for `seconds` after a warm-up."""
     took: list[float] = []
     start = time.perf_counter()
     for photo in cycle(photos):
         before = time.perf_counter()
-        if before - start > WARM_UP_SECONDS + seconds:
+        if before - start > warm_up + seconds:
             break
         answer(scorer, [photo])
-        if before - start > WARM_UP_SECONDS:
+        if before - start > warm_up:
             took.append((time.perf_counter() - before) * 1e3)
-    return {"photos": len(took), **summary.latency(took)}
+    return took
 
 
 def throughput(model: Path, photos: Sequence[Photo], design: Design, *, seconds: float, device: str = "cpu") -> dict[str, Any]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
-from itertools import cycle, islice
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -16,12 +14,13 @@ from tqdm import tqdm
 from benchmarks.checker import AnswerChecker
 from benchmarks.closed_loop import check, run
 from benchmarks.photos import Photo
-from benchmarks.roofline import answer
+from benchmarks.roofline import one_by_one
 from detector.cpus import available_cpus
 from detector.scorer import Scorer
 
 SECONDS = 1.5  # of each turn
-SETTLING = 8  # first answers of a turn, which are not counted
+WARM_UP = 0.1  # seconds before this process's photos count
+SETTLING = 8  # first answers of the server in a turn, which don't count
 
 
 def in_turn(url: str, model: Path, photos: Sequence[Photo], known: Mapping[str, float], rounds: int) -> dict[str, Any]:
@@ -39,7 +38,7 @@ def in_turn(url: str, model: Path, photos: Sequence[Photo], known: Mapping[str, 
     for number in tqdm(range(rounds + 1), desc="one photo at a time, in turn", unit="round"):
         requests = run(str(address.hostname), address.port or 80, bodies, clients=1, seconds=SECONDS)
         failures += sum(bool(problem) for problem in check(requests, photos, checker))
-        alone = min(_alone(scorer, photos) for scorer in scorers)
+        alone = min(median(one_by_one(scorer, photos, warm_up=WARM_UP, seconds=SECONDS)) for scorer in scorers)
         if number:  # the first one warms up
             served.append(median(request.milliseconds for request in requests[SETTLING:] or requests))
             local.append(alone)
@@ -53,15 +52,3 @@ def in_turn(url: str, model: Path, photos: Sequence[Photo], known: Mapping[str, 
         "rounds": rounds,
         "failures": failures,
     }
-
-
-def _alone(scorer: Scorer, photos: Sequence[Photo]) -> float:
-    took: list[float] = []
-    end = time.perf_counter() + SECONDS
-    for photo in cycle(photos):
-        start = time.perf_counter()
-        if start > end and len(took) > SETTLING:
-            return median(islice(took, SETTLING, None))
-        answer(scorer, [photo])
-        took.append(1e3 * (time.perf_counter() - start))
-    raise AssertionError("a cycle of photos ends only when there is none")

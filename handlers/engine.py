@@ -112,12 +112,14 @@ class GpuEngine:
         self.manifest = manifest
         where = Device.parse(device)
         self.device = where.name
-        self._graph = self._open(path, where, options, graphs=False)
-        if options.graphs:
-            try:
-                self._graph = self._open(path, where, options, graphs=True)
-            except Exception as error:  # of a layer that CUDA lacks, for one; the answers are the same without
-                log.warning("CUDA graphs can't be recorded, and photos are scored without: %s", error)
+        try:
+            self._graph = self._open(path, where, options, graphs=options.graphs)
+        except Exception as error:
+            if not options.graphs:
+                raise
+            # Of a layer that CUDA lacks, for one; the answers are the same without.
+            log.warning("CUDA graphs can't be recorded, and photos are scored without: %s", error)
+            self._graph = self._open(path, where, options, graphs=False)
 
     def run(self, images: NDArray[np.uint8], *, heatmap: bool = False) -> Scores:
         """Score uint8[N, H, W, 3] from `decode_image`."""

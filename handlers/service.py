@@ -27,7 +27,8 @@ class Service:
     """What TorchServe calls: `initialize` once in each worker, then `handle` for each batch.
 
     The supervisor passes these through the environment, all optional, so that the archive also runs on a bare TorchServe:
-    UNMASK_WORKER_DEVICE (cpu or cuda), UNMASK_WORKER_THREADS (per operator; 0: all CPUs), UNMASK_WORKER_TURNS (a file by
+    UNMASK_WORKER_DEVICE (cpu, cuda or tensorrt), UNMASK_WORKER_GRAPHS (1: record CUDA graphs), UNMASK_WORKER_ENGINES (a
+    folder for what TensorRT builds), UNMASK_WORKER_THREADS (per operator; 0: all CPUs), UNMASK_WORKER_TURNS (a file by
     which workers know of each other), UNMASK_WORKER_GROWTH (bytes past which it begins anew), UNMASK_WORKER_LOG_LEVEL,
     UNMASK_MAX_BODY_BYTES, UNMASK_MAX_PHOTOS, and UNMASK_LOAD_ERROR, a file that the reason is written to when the model
     can't be loaded.

@@ -6,13 +6,15 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from tqdm import tqdm
 
 from detector.decode import decode_image
@@ -58,16 +60,13 @@ def open_cache(
     index = path.with_suffix(".json")
     if not (path.is_file() and index.is_file()):
         directory.mkdir(parents=True, exist_ok=True)
-        require_room(directory, len(photos) * spec.size * spec.size * 3, "decoded photos")
-        unreadable = _decode_all(photos, spec, path, equalise, progress)
+        with new_array(path, np.uint8, (len(photos), *spec.shape), "decoded photos") as pixels:
+            unreadable = _decode_all(photos, spec, pixels, equalise, progress)
         index.write_text(json.dumps(unreadable, indent=1, ensure_ascii=False), encoding="utf-8")
     return PhotoCache(path, json.loads(index.read_text(encoding="utf-8")))
 
 
-def _decode_all(photos: Sequence[Photo], spec: ImageSpec, path: Path, equalise: bool, progress: bool) -> dict[str, str]:
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    pixels = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=(len(photos), *spec.shape))
-
+def _decode_all(photos: Sequence[Photo], spec: ImageSpec, pixels: np.memmap, equalise: bool, progress: bool) -> dict[str, str]:
     def decode(row: int) -> str | None:
         try:
             decoded = decode_image(photos[row].path.read_bytes(), spec)
@@ -78,31 +77,38 @@ def _decode_all(photos: Sequence[Photo], spec: ImageSpec, path: Path, equalise: 
             return str(error.strerror)
         return None
 
-    try:
-        # Threads, not processes: Pillow decodes and resizes without the interpreter lock (1.9x on 2 cores).
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            reasons = list(
-                tqdm(
-                    pool.map(decode, range(len(photos))),
-                    total=len(photos),
-                    desc="decoding photos",
-                    unit="photo",
-                    disable=not progress,
-                    leave=False,
-                )
+    # Threads, not processes: Pillow decodes and resizes without the interpreter lock (1.9x on 2 cores).
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        reasons = list(
+            tqdm(
+                pool.map(decode, range(len(photos))),
+                total=len(photos),
+                desc="decoding photos",
+                unit="photo",
+                disable=not progress,
+                leave=False,
             )
-        pixels.flush()
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+        )
     return {photo.name: reason for photo, reason in zip(photos, reasons, strict=True) if reason is not None}
 
 
-def require_room(directory: Path, needed: int, what: str) -> None:
-    """Raise `FileProblem` when `directory` has no room for so many bytes of `what`."""
-    free = shutil.disk_usage(directory).free
+@contextmanager
+def new_array(path: Path, dtype: DTypeLike, shape: tuple[int, ...], what: str) -> Iterator[np.memmap]:
+    """An array to fill; `path` is there, as a .npy, once it has been filled without an error.
+
+    Raises `FileProblem` when the disk has no room for so much of `what`.
+    """
+    needed, free = prod(shape) * np.dtype(dtype).itemsize, shutil.disk_usage(path.parent).free
     if needed > free:
         raise FileProblem(
-            f"the cache of {what} needs {needed / 1e9:.1f} GB and {directory} has {free / 1e9:.1f} GB free; "
+            f"the cache of {what} needs {needed / 1e9:.1f} GB and {path.parent} has {free / 1e9:.1f} GB free; "
             "give another place with --cache-dir, or a smaller --size"
         )
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        array = np.lib.format.open_memmap(partial, mode="w+", dtype=dtype, shape=shape)
+        yield array
+        array.flush()
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

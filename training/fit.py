@@ -104,9 +104,10 @@ def fit(options: FitOptions) -> dict[str, Any]:
         clear(options.out)
     if members:
         judge, state = Judge(accelerator, config, options.image_spec), State(best_weights=model.state_dict())
-        return run.finish(judge, state, unseen=run.cross_fitted(members))
-    trainer = run.train(model, checkpoint)
-    metrics = run.finish(trainer.judge, trainer.state, trainer.weights())
+        metrics = run.finish(judge, state, unseen=run.cross_fitted(members))
+    else:
+        trainer = run.train(model, checkpoint)
+        metrics = run.finish(trainer.judge, trainer.state, trainer.weights())
     accelerator.end_training()  # closes TensorBoard's log, and leaves the other processes
     return metrics
 

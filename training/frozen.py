@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from detector.spec import ImageSpec
-from training.cache import PhotoCache, require_room
-from training.loader import Item, normalise
+from training.cache import PhotoCache, new_array
+from training.loader import Item, MappedRows, normalise
 from training.models import ModelConfig
 from training.networks import PooledNet
 
@@ -25,27 +23,13 @@ _BATCH = 16
 _VIEWS = 2  # the photo and its mirror image
 
 
-class FrozenFeatures(Dataset[Item]):
-    """Rows of a file of features; an item is asked for as (row, seed of its variation), a negative seed meaning none.
-
-    What varies is whether it is the photo or its mirror image. labels: int64[n].
-    """
-
-    def __init__(self, path: Path, labels: NDArray[np.int64]) -> None:
-        self.path = path
-        self.labels = labels
-        self._features: NDArray[np.float32] | None = None
-
-    def __len__(self) -> int:
-        return len(self.labels)
+class FrozenFeatures(MappedRows):
+    """Rows of a file of features; what varies is whether it is the photo or its mirror image."""
 
     def __getitem__(self, key: tuple[int, int]) -> Item:
         """Features float32[C], label float32[], row int64[]."""
         row, seed = key
-        if self._features is None:  # opened in the process that reads, since a mapping travels to another one as a copy
-            self._features = np.load(self.path, mmap_mode="r")
-        features = np.array(self._features[row, seed % _VIEWS if seed >= 0 else 0])
-        return torch.from_numpy(features), torch.tensor(float(self.labels[row])), torch.tensor(row)
+        return self.item(torch.from_numpy(np.array(self.array[row, seed % _VIEWS if seed >= 0 else 0])), row)
 
 
 def open_features(
@@ -68,23 +52,15 @@ def open_features(
         return path
     network.eval()
     pixels = cache.pixels()
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        with tqdm(total=len(pixels), desc="features", unit="photo", disable=not progress, leave=False) as bar:
-            kept: np.memmap | None = None
-            for start in range(0, len(pixels), _BATCH):
-                found = _features(network, pixels[start : start + _BATCH], spec, device)
-                if kept is None:
-                    shape = (len(pixels), *found.shape[1:])
-                    require_room(path.parent, int(np.prod(shape)) * found.itemsize, "features")
-                    kept = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=shape)
-                kept[start : start + len(found)] = found
-                bar.update(len(found))
-            assert kept is not None, "there are photos"
-            kept.flush()
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    shape = (len(pixels), *_features(network, pixels[:1], spec, device).shape[1:])
+    with (
+        new_array(path, np.float32, shape, "features") as kept,
+        tqdm(total=len(pixels), desc="features", unit="photo", disable=not progress, leave=False) as bar,
+    ):
+        for start in range(0, len(pixels), _BATCH):
+            batch = pixels[start : start + _BATCH]
+            kept[start : start + len(batch)] = _features(network, batch, spec, device)
+            bar.update(len(batch))
     return path
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
+from torchvision.transforms import v2
 
 from detector.cpus import available_cpus
 from detector.spec import ImageSpec
@@ -19,8 +22,31 @@ from training.pseudo_fakes import genuine, pseudo_fake
 Item = tuple[Tensor, Tensor, Tensor]  # photo uint8[3, H, W], label float32[], row int64[]
 
 
-class CachedPhotos(Dataset[Item]):
-    """Rows of a photo cache; an item is asked for as (row, seed of its variation), a negative seed meaning none.
+class MappedRows(Dataset[Item]):
+    """Rows of a .npy file; an item is asked for as (row, seed of its variation), a negative seed meaning none.
+
+    labels: int64[n], of each row that can be asked for.
+    """
+
+    def __init__(self, path: Path, labels: NDArray[np.int64]) -> None:
+        self.path = path
+        self.labels = labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @cached_property
+    def array(self) -> NDArray[Any]:
+        """The file, read-only, opened in the process that reads, since a mapping travels to another one as a copy."""
+        return np.load(self.path, mmap_mode="r")
+
+    def item(self, values: Tensor, row: int) -> Item:
+        """`values` with the row's label and number."""
+        return values, torch.tensor(float(self.labels[row])), torch.tensor(row)
+
+
+class CachedPhotos(MappedRows):
+    """Rows of a photo cache.
 
     With `pseudo_fakes`, row `n + r` of a cache of n photos is the pseudo-fake of row `r`, and the photos are shown as
     `training.pseudo_fakes.genuine` says, by the same seed; where there is no variation, by the row.
@@ -30,29 +56,25 @@ class CachedPhotos(Dataset[Item]):
     def __init__(
         self, path: Path, labels: NDArray[np.int64], *, pseudo_fakes: bool = False, augment: str = "standard"
     ) -> None:
-        self.path = path
-        self.labels = labels
+        super().__init__(path, labels)
         self.pseudo_fakes = pseudo_fakes
         self.augment = augment
-        self._pixels: NDArray[np.uint8] | None = None
-
-    def __len__(self) -> int:
-        return len(self.labels)
 
     def __getitem__(self, key: tuple[int, int]) -> Item:
         row, seed = key
         image = torch.from_numpy(self.pixels(row, seed)).permute(2, 0, 1)
         if seed >= 0:
             image = augmented(self._transform, image, seed)
-        return image, torch.tensor(float(self.labels[row])), torch.tensor(row)
+        return self.item(image, row)
+
+    @cached_property
+    def _transform(self) -> v2.Transform:
+        return augmentation(self.augment, self.array.shape[1])
 
     def pixels(self, row: int, seed: int = -1) -> NDArray[np.uint8]:
         """uint8[H, W, 3]: what is in the row, before augmentation."""
-        if self._pixels is None:  # opened in the process that reads, since a mapping travels to another one as a copy
-            self._pixels = np.load(self.path, mmap_mode="r")
-            self._transform = augmentation(self.augment, self._pixels.shape[1])
-        n = len(self._pixels)
-        photo = np.array(self._pixels[row % n])
+        n = len(self.array)
+        photo = np.array(self.array[row % n])
         if not self.pseudo_fakes:
             return photo
         return (pseudo_fake if row >= n else genuine)(photo, seed if seed >= 0 else row % n)
