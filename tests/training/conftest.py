@@ -69,8 +69,8 @@ def fit(*arguments: Any) -> int:
     return main(["fit", *map(str, arguments)])
 
 
-@pytest.fixture(scope="session")
-def tiny_run(tiny_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="package")
+def tiny_run(_one_thread: None, tiny_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of five epochs on the small set; not to be written to."""
     out = tmp_path_factory.mktemp("runs") / "run"
     assert fit("--data", tiny_set, "--out", out, "--epochs", 5, *TINY) == 0
