@@ -145,6 +145,7 @@ def config(settings: Settings, archives: Mapping[str, str], layout: Layout) -> d
         "metrics_address": f"http://{LOOPBACK}:{settings.metrics_port}",
         "grpc_inference_address": settings.host,
         "grpc_inference_port": str(settings.grpc_port),
+        "grpc_inference_max_connection_age_ms": str(1000 * settings.grpc_connection_age),
         "grpc_management_address": LOOPBACK,
         "grpc_management_port": str(settings.grpc_management_port),
         "model_store": str(layout.store),

@@ -97,6 +97,11 @@ class Settings(BaseSettings):
         ge=0,
         description="Seconds to go on serving after TERM, for load balancers to notice; then new requests get 503.",
     )
+    grpc_connection_age: int = Field(
+        default=60,
+        ge=1,
+        description="Seconds after which a gRPC connection is asked to begin anew, so that clients find new servers.",
+    )
     token_auth: bool = Field(
         default=False, description="Ask for a token with each prediction; `python -m serve token` prints it."
     )
