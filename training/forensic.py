@@ -59,7 +59,7 @@ class ForensicStream(nn.Module):
     def __init__(self, spec: ImageSpec) -> None:
         super().__init__()
         # Both are known from the code and the spec, so no checkpoint needs to hold them.
-        self.register_buffer("bank", srm_kernels().repeat(3, 1, 1).unsqueeze(1), persistent=False)
+        self.register_buffer("bank", _each_colour(srm_kernels()), persistent=False)
         self.register_buffer("scale", 255 * torch.tensor(spec.std).reshape(3, 1, 1), persistent=False)
         self.bayar = nn.Conv2d(3, 3, KERNEL, bias=False)
         nn.init.uniform_(self.bayar.weight, 0, 2 / (KERNEL * KERNEL - 1))  # positive, and the rest sums to 1 or so
@@ -81,8 +81,10 @@ class ForensicStream(nn.Module):
         with torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext():
             # All kernels sum to zero, so the mean that normalisation took away need not be put back.
             levels = F.pad(x.float() * self.scale, (KERNEL // 2,) * 4, mode="reflect")
-            fixed = F.conv2d(levels, self.bank, groups=3).clamp(-CLIP, CLIP)
-            return torch.cat([fixed, self.bayar(levels)], dim=1)
+            # One convolution for both: the three constrained kernels alone cost ONNX Runtime as much as sixteen.
+            residuals = F.conv2d(levels, torch.cat([self.bank, self.bayar.weight]))
+            fixed, constrained = residuals.split([len(self.bank), self.bayar.out_channels], dim=1)
+            return torch.cat([fixed.clamp(-CLIP, CLIP), constrained], dim=1)
 
 
 class TwoStreams(nn.Module):
@@ -95,6 +97,12 @@ class TwoStreams(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([self.visual(x), self.forensic(x)], dim=1)
+
+
+def _each_colour(kernels: Tensor) -> Tensor:
+    """Kernels[K, H, W] for each of three colours alone: float32[3 K, 3, H, W], zero for the other two."""
+    alone = torch.eye(3).reshape(3, 1, 3, 1, 1) * kernels[:, None]
+    return alone.reshape(-1, 3, *kernels.shape[1:])
 
 
 def _block(inputs: int, outputs: int) -> nn.Sequential:
