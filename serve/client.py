@@ -15,6 +15,8 @@ from serve.tokens import REFUSED, header
 # What TorchServe's frontend says by itself, before a handler has seen the request.
 _FRONTEND_CODES = {404: "model_not_found", 408: "timeout", 413: "body_too_large", 503: "overloaded", 507: "out_of_memory"}
 
+_WORKER_DIED = "Worker died."  # with the photo in hand; 507 and RESOURCE_EXHAUSTED where somebody killed it, as the kernel may
+
 
 class Client(Protocol):
     """Either client. Safe to share between threads."""
@@ -93,6 +95,8 @@ class GrpcClient:
         known = self._grpc.StatusCode
         if "[overloaded]" in details:
             return 503
+        if details.startswith(_WORKER_DIED):
+            return 507 if code == known.RESOURCE_EXHAUSTED else 500
         if REFUSED in details:
             return TokenRefused.status
         if code == known.INTERNAL:
@@ -127,5 +131,5 @@ def _message(text: str) -> str:
     try:
         value = json.loads(text)
     except ValueError:
-        return text.strip()[:300]
+        return text.strip().partition("\n")[0][:300]  # TorchServe puts the name of a Java class on the next line
     return str(value.get("message", "")) if isinstance(value, dict) else ""

@@ -6,11 +6,13 @@ import json
 import signal
 import socket
 import statistics
+import threading
 import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -71,6 +73,43 @@ def test_a_killed_worker_is_replaced_and_a_killed_jvm_ends_the_server(start, pho
     assert "server_died" in server.output
     assert survivors(family) == []
     assert find_record(server.state) is None
+
+
+def test_a_worker_killed_under_load_takes_its_batch_with_it_and_nothing_else(artifacts, start, photos):
+    begun = time.monotonic()
+    server = start(artifacts, "--workers", "2", "--batch-size", "4").await_ready()
+    starting = time.monotonic() - begun
+    outcomes: list[dict[str, Any]] = []
+    over = threading.Event()
+
+    def client(number: int) -> None:
+        while not over.is_set():
+            outcomes.append(server.predict(photos[number % len(photos)], grpc=number % 2 == 1))
+
+    clients = [threading.Thread(target=client, args=(number,)) for number in range(12)]
+    for each in clients:
+        each.start()
+    try:
+        while len(outcomes) < 100:
+            time.sleep(0.02)
+        server.workers()[0].kill()
+        killed = time.monotonic()
+        while server.probe("readyz")[0] == 200:
+            time.sleep(0.02)
+        answered = len(outcomes)
+        server.await_ready()
+        assert time.monotonic() - killed < starting + 1  # the second that TorchServe waits before it starts another
+        assert len(outcomes) > answered  # by the one that was left
+    finally:
+        over.set()
+        for each in clients:
+            each.join(60)
+    failed = [body for body in outcomes if not body["ok"]]
+    assert len(failed) <= 4, failed
+    # TorchServe takes KILL for the work of the kernel when memory runs out, if the process has an exit code by then.
+    assert {body["error"]["code"] for body in failed} <= {"out_of_memory", "server_error"}, failed
+    assert {body["error"]["message"] for body in failed} <= {"Worker died."}
+    assert server.metric("unmask_worker_restarts_total") == 1
 
 
 def test_stop_drains_what_is_in_hand_and_leaves_no_process(artifacts, tmp_path, slow_photo):
