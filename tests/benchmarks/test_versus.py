@@ -22,7 +22,7 @@ USERS = (1, 4)
 def result(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What a short contest prints."""
     out = tmp_path_factory.mktemp("versus") / "reports" / "versus.json"
-    options = ["--users", "1,4", "--seconds", "2", "--warm-up", "1", "--photo-count", "10"]
+    options = ["--users", "1,4", "--seconds", "1", "--warm-up", "1", "--photo-count", "10"]
     options += ["--roofline-seconds", "0.5", "--batch", "8", "--rounds", "1"]
     before = {p.pid for p in psutil.Process().children(recursive=True)}
     assert main(["serve-vs-roofline", "--artifacts", str(artifacts), *options, "--out", str(out)]) == 0

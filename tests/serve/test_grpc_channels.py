@@ -16,7 +16,7 @@ from serve import grpc_stubs
 from serve.settings import MODEL
 from tests.serve.running import ROOT, RunningServer
 
-CALLS = 1500  # while servers are replaced
+CALLS = 600  # while servers are replaced
 CLIENTS = 6
 
 
