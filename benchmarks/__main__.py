@@ -184,7 +184,9 @@ def _parser() -> argparse.ArgumentParser:
         "--peers", type=_peers, default=tuple(PEERS), metavar="NAME,NAME", help=f"of {', '.join(PEERS)} (default), or none"
     )
     versus.add_argument("--workers", type=_count, metavar="N", help="of our server (default: its own)")
-    versus.add_argument("--rounds", type=_count, default=12, metavar="N", help="of one photo at a time (default: %(default)s)")
+    versus.add_argument(
+        "--rounds", type=_count, default=12, metavar="N", help="of server and roofline in turn (default: %(default)s)"
+    )
     versus.add_argument("--locust", action="store_true", help="load with Locust, which takes more of the servers' CPUs")
     versus.add_argument("--out", type=Path, metavar="FILE", help="also write the JSON here")
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from benchmarks.in_turn import InTurn
 from benchmarks.machine import machine
 from benchmarks.photos import describe, load_photos
-from benchmarks.roofline import roofline
+from benchmarks.roofline import Design, roofline
 from benchmarks.run import NOISY_ABOVE_CPUS, Load, local_answers, measure
 from benchmarks.serving import Server, own_server, peer_server, why_not
-from benchmarks.single import in_turn
 from detector.cpus import available_cpus
 
 OURS = "unmask"
@@ -31,7 +31,7 @@ class Contest:
     users: clients at a time, one load after the other. seconds and warm_up: of each load. locust: load with Locust instead of
     `benchmarks.closed_loop`, which leaves the servers more of the machine. roofline_seconds and batch: of the roofline and its
     sweep. peers: names out of `PEERS`. workers: of our server, None for its own choice.
-    rounds: of one photo at a time, server and roofline in turn.
+    rounds: of what is measured in turn.
     """
 
     users: Sequence[int]
@@ -65,14 +65,16 @@ def compare(artifacts: Path, contest: Contest, *, busy_before: float) -> dict[st
     for name in (OURS, *(peer for peer in contest.peers if peer not in skipped)):
         with _server(name, artifacts, contest, photos[0].data) as server:
             if name == OURS:
-                single = in_turn(server.target.rest, artifacts / "model.onnx", photos, known, contest.rounds)
+                turns = InTurn(server.target.rest, artifacts / "model.onnx", photos, known, contest.rounds)
+                best = Design(**{key: before["throughput"][key] for key in ("design", "threads", "batch")})
+                in_turn = {"single_photo_ms": turns.single_photo(), "saturated": turns.saturated(max(contest.users), best)}
             runs[name] = {users: _one(name, server, replace(load, users=users), known) for users in contest.users}
             about[name] = server.about
     after = _roofline(artifacts, contest)
     every = [run for by_users in runs.values() for run in by_users.values()]
     return {
-        "ok": all(run["requests"] and not run["failures"] for run in every) and not single["failures"],
-        "ratios": {**ratios(before, after, runs), "single_photo_ms": single},
+        "ok": all(run["requests"] for run in every) and not any(run["failures"] for run in (*every, *in_turn.values())),
+        "ratios": {**ratios(before, after, runs), **in_turn},
         "notes": _notes(before, after, every, busy_before),
         "skipped": skipped,
         "roofline": {"before": before, "after": after},

@@ -10,6 +10,7 @@ from typing import Any
 import psutil
 import pytest
 
+from benchmarks import in_turn
 from benchmarks.__main__ import main
 from benchmarks.peers import PEERS
 from benchmarks.serving import why_not
@@ -25,7 +26,10 @@ def result(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     options = ["--users", "1,4", "--seconds", "1", "--warm-up", "1", "--photo-count", "10"]
     options += ["--roofline-seconds", "0.5", "--batch", "8", "--rounds", "1"]
     before = {p.pid for p in psutil.Process().children(recursive=True)}
-    assert main(["serve-vs-roofline", "--artifacts", str(artifacts), *options, "--out", str(out)]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(in_turn, "SECONDS", 0.5)
+        patch.setattr(in_turn, "SATURATED_SECONDS", 1.0)
+        assert main(["serve-vs-roofline", "--artifacts", str(artifacts), *options, "--out", str(out)]) == 0
     assert {p.pid for p in psutil.Process().children(recursive=True)} <= before
     return json.loads(out.read_text())
 
@@ -71,6 +75,14 @@ def test_one_photo_through_the_server_takes_longer_than_without_it(result: dict[
     assert 0 < single["roofline"] < single["server"]
     low, high = single["quartiles"]
     assert low <= single["difference"] <= high
+
+
+def test_server_and_roofline_are_saturated_in_turn(result: dict[str, Any]) -> None:
+    found = result["ratios"]["saturated"]
+    assert (found["clients"], found["rounds"], found["failures"]) == (max(USERS), 1, 0)
+    assert found["ratio"] == pytest.approx(found["server"] / found["roofline"], rel=0.01)
+    assert found["quartiles"] == [found["ratio"]] * 2  # of one round
+    assert found["roofline"] > 1000 / result["ratios"]["single_photo_ms"]["server"]
 
 
 def test_a_peer_that_answers_nothing_has_no_ratio() -> None:
