@@ -8,29 +8,37 @@ import signal
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 
 import grpc
+import numpy as np
 import psutil
 
 from serve import grpc_stubs
 from serve.settings import MODEL
+from tests.conftest import encode
 from tests.serve.running import ROOT, RunningServer
 
-CALLS = 600  # while servers are replaced
+CALLS = 300  # while servers are replaced
 CLIENTS = 6
 
 
-def service_config() -> str:
-    """The one that docs/api.md gives to clients."""
+def channel_options() -> list[tuple[str, str | int]]:
+    """The ones that docs/api.md gives to clients."""
     page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
-    return next(text for text in re.findall(r"```json\n(.*?)```", page, re.DOTALL) if "methodConfig" in json.loads(text))
+    text = next(text for text in re.findall(r"```json\n(.*?)```", page, re.DOTALL) if "methodConfig" in json.loads(text))
+    given = re.search(r"^options = (.*)$", page, re.MULTILINE)
+    assert given
+    return eval(given[1], {"text": text})
 
 
-def asking(target: str, photo: bytes, outcomes: Counter[str], over: threading.Event, *options: tuple[str, str]) -> None:
+def asking(
+    target: str, photo: bytes, outcomes: Counter[str], over: threading.Event, options: Sequence[tuple[str, str | int]] = ()
+) -> None:
     """Ask one photo after the other over one channel, and count the calls' status codes."""
     messages, services = grpc_stubs.load()
     request = messages.PredictionsRequest(model_name=MODEL, input={"data": photo})
-    with grpc.insecure_channel(target, options=options) as channel:
+    with grpc.insecure_channel(target, options=list(options)) as channel:
         stub = services.InferenceAPIsServiceStub(channel)
         while not over.is_set():
             try:
@@ -69,8 +77,11 @@ def test_calls_move_to_the_servers_that_stay(start, artifacts, photos):
     target = "ipv4:" + ",".join(server.record.grpc_target for server in servers)
     outcomes: Counter[str] = Counter()
     over = threading.Event()
-    option = ("grpc.service_config", service_config())
-    clients = [threading.Thread(target=asking, args=(target, photos[0], outcomes, over, option)) for _ in range(CLIENTS)]
+    large = encode(np.random.default_rng(0).integers(0, 256, (500, 500, 3), np.uint8), "PNG")
+    clients = [
+        threading.Thread(target=asking, args=(target, photo, outcomes, over, channel_options()))
+        for photo in (photos[0], large) * (CLIENTS // 2)
+    ]
     for client in clients:
         client.start()
     while outcomes["OK"] < CALLS / 3:
