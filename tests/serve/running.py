@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,26 @@ def serve(*arguments: str | Path, **environment: str) -> subprocess.CompletedPro
         timeout=PATIENCE,
         check=False,
     )
+
+
+@contextlib.contextmanager
+def asking(ask: Callable[[int], None], clients: int) -> Iterator[None]:
+    """So many clients, each of which calls `ask` with its number again and again until the block is left."""
+    over = threading.Event()
+
+    def client(number: int) -> None:
+        while not over.is_set():
+            ask(number)
+
+    threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join(60)
 
 
 class RunningServer:

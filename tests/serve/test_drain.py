@@ -7,8 +7,6 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -16,6 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from tests.serve.balancer import Balancer
+from tests.serve.running import asking
 
 REPLACED_UNDER = int(os.environ.get("REPLACED_UNDER", "1500"))  # requests
 
@@ -52,31 +51,6 @@ def test_clients_that_keep_asking_are_sent_away_and_none_that_was_accepted_is_lo
     assert set(outcomes) == {"200", "503", "told to come back"}
 
 
-@contextmanager
-def asking(port: int, photo: bytes, clients: int) -> Iterator[Counter[int]]:
-    """Clients that ask one photo after the other, each over a connection of its own; the answers' statuses so far."""
-    statuses: Counter[int] = Counter()
-    over = threading.Event()
-
-    def client() -> None:
-        connection = HTTPConnection("127.0.0.1", port, timeout=60)
-        while not over.is_set():
-            connection.request("POST", "/", photo)
-            response = connection.getresponse()
-            response.read()
-            statuses[response.status] += 1
-
-    threads = [threading.Thread(target=client) for _ in range(clients)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield statuses
-    finally:
-        over.set()
-        for thread in threads:
-            thread.join(60)
-
-
 def test_two_servers_are_replaced_behind_a_load_balancer_and_no_request_is_lost(start, artifacts: Path, photos):
     servers = [start(artifacts, "--drain-grace", "1").await_ready() for _ in range(2)]
     backends = [(s.record.rest_url, f"{s.record.supervisor_url}/readyz") for s in servers]
@@ -84,7 +58,16 @@ def test_two_servers_are_replaced_behind_a_load_balancer_and_no_request_is_lost(
     try:
         while balancer.ready() < 2:
             time.sleep(0.05)
-        with asking(balancer.port, photos[0], clients=6) as statuses:
+        connections = [HTTPConnection("127.0.0.1", balancer.port, timeout=60) for _ in range(6)]
+        statuses: Counter[int] = Counter()
+
+        def ask(number: int) -> None:
+            connections[number].request("POST", "/", photos[0])
+            response = connections[number].getresponse()
+            response.read()
+            statuses[response.status] += 1
+
+        with asking(ask, clients=len(connections)):
             for old in list(servers):
                 new = start(artifacts, "--drain-grace", "1").await_ready()
                 backends.append((new.record.rest_url, f"{new.record.supervisor_url}/readyz"))

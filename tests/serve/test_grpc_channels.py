@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import re
 import signal
-import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 import grpc
 import numpy as np
@@ -17,7 +17,7 @@ import psutil
 from serve import grpc_stubs
 from serve.settings import MODEL
 from tests.conftest import encode
-from tests.serve.running import ROOT, RunningServer
+from tests.serve.running import ROOT, RunningServer, asking
 
 CALLS = 300  # while servers are replaced
 CLIENTS = 6
@@ -32,20 +32,27 @@ def channel_options() -> list[tuple[str, str | int]]:
     return eval(given[1], {"text": text})
 
 
-def asking(
-    target: str, photo: bytes, outcomes: Counter[str], over: threading.Event, options: Sequence[tuple[str, str | int]] = ()
-) -> None:
-    """Ask one photo after the other over one channel, and count the calls' status codes."""
+@contextmanager
+def calling(target: str, photos: Sequence[bytes], options: Sequence[tuple[str, str | int]] = ()) -> Iterator[Counter[str]]:
+    """Clients with a channel of their own and a photo each, which they ask for again and again; the calls' outcomes so far."""
     messages, services = grpc_stubs.load()
-    request = messages.PredictionsRequest(model_name=MODEL, input={"data": photo})
-    with grpc.insecure_channel(target, options=list(options)) as channel:
-        stub = services.InferenceAPIsServiceStub(channel)
-        while not over.is_set():
-            try:
-                answer = json.loads(stub.Predictions(request, timeout=60).prediction)
-                outcomes["OK" if answer["ok"] else answer["error"]["code"]] += 1
-            except grpc.RpcError as error:
-                outcomes[error.code().name] += 1
+    requests = [messages.PredictionsRequest(model_name=MODEL, input={"data": photo}) for photo in photos]
+    outcomes: Counter[str] = Counter()
+
+    def ask(number: int) -> None:
+        try:
+            answer = json.loads(stubs[number].Predictions(requests[number], timeout=60).prediction)
+            outcomes["OK" if answer["ok"] else answer["error"]["code"]] += 1
+        except grpc.RpcError as error:
+            outcomes[error.code().name] += 1
+
+    with ExitStack() as stack:
+        # Channels of the same target and options would share one connection.
+        own = [[*options, ("grpc.use_local_subchannel_pool", 1)] for _ in photos]
+        channels = [stack.enter_context(grpc.insecure_channel(target, options=each)) for each in own]
+        stubs = [services.InferenceAPIsServiceStub(channel) for channel in channels]
+        with asking(ask, clients=len(photos)):
+            yield outcomes
 
 
 def connections(server: RunningServer) -> set[int]:
@@ -57,17 +64,12 @@ def connections(server: RunningServer) -> set[int]:
 
 def test_a_connection_is_renewed_and_no_call_notices(start, artifacts, photos):
     server = start(artifacts, "--grpc-connection-age", "1").await_ready()
-    outcomes: Counter[str] = Counter()
-    over = threading.Event()
-    client = threading.Thread(target=asking, args=(server.record.grpc_target, photos[0], outcomes, over))
-    client.start()
     seen: set[int] = set()
     deadline = time.monotonic() + 30
-    while len(seen) < 3 and time.monotonic() < deadline:
-        seen |= connections(server)
-        time.sleep(0.05)
-    over.set()
-    client.join(60)
+    with calling(server.record.grpc_target, photos[:1]) as outcomes:
+        while len(seen) < 3 and time.monotonic() < deadline:
+            seen |= connections(server)
+            time.sleep(0.05)
     assert len(seen) >= 3
     assert set(outcomes) == {"OK"}
 
@@ -75,23 +77,13 @@ def test_a_connection_is_renewed_and_no_call_notices(start, artifacts, photos):
 def test_calls_move_to_the_servers_that_stay(start, artifacts, photos):
     servers = [start(artifacts).await_ready() for _ in range(2)]
     target = "ipv4:" + ",".join(server.record.grpc_target for server in servers)
-    outcomes: Counter[str] = Counter()
-    over = threading.Event()
     large = encode(np.random.default_rng(0).integers(0, 256, (500, 500, 3), np.uint8), "PNG")
-    clients = [
-        threading.Thread(target=asking, args=(target, photo, outcomes, over, channel_options()))
-        for photo in (photos[0], large) * (CLIENTS // 2)
-    ]
-    for client in clients:
-        client.start()
-    while outcomes["OK"] < CALLS / 3:
-        time.sleep(0.05)
-    assert all(connections(server) for server in servers)
-    servers[0].signal(signal.SIGTERM)
-    assert servers[0].process.wait(60) == 0
-    while outcomes.total() < CALLS:
-        time.sleep(0.05)
-    over.set()
-    for client in clients:
-        client.join(60)
+    with calling(target, (photos[0], large) * (CLIENTS // 2), channel_options()) as outcomes:
+        while outcomes["OK"] < CALLS / 3:
+            time.sleep(0.05)
+        assert all(connections(server) for server in servers)
+        servers[0].signal(signal.SIGTERM)
+        assert servers[0].process.wait(60) == 0
+        while outcomes.total() < CALLS:
+            time.sleep(0.05)
     assert set(outcomes) == {"OK"}
