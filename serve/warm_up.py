@@ -15,7 +15,7 @@ from serve.record import Record
 
 # Over each protocol: the JVM loads and compiles what answers a request while it answers the first ones, and each new
 # connection goes to the next of its threads, which makes its buffers then.
-CONNECTIONS, REQUESTS = 6, 5
+CONNECTIONS, REQUESTS = 20, 3
 
 
 def warm_up(record: Record, token: str, stop: threading.Event) -> None:
