@@ -20,7 +20,7 @@ FILE = "server.json"
 
 @dataclass(frozen=True)
 class Record:
-    """A supervisor's process id and start time (so that a reused id is not taken for it), and where it listens."""
+    """A supervisor's process id and when it began (so that a reused id is not taken for it), and where it listens."""
 
     pid: int
     started: float
@@ -46,7 +46,7 @@ class Record:
         """Whether that very process still runs."""
         try:
             process = psutil.Process(self.pid)
-            return abs(process.create_time() - self.started) < 1 and process.status() != psutil.STATUS_ZOMBIE
+            return abs(begun(process) - self.started) < 2 and process.status() != psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return False
 
@@ -55,6 +55,12 @@ class Record:
         partial = state / (FILE + ".partial")
         partial.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
         partial.replace(state / FILE)
+
+
+def begun(process: psutil.Process) -> float:
+    """When a process began, in seconds since the machine did: they stay when the clock is set, and are exact to 10 ms, where
+    psutil's seconds since the epoch hold the machine's start in whole seconds."""
+    return process.create_time() - psutil.boot_time()
 
 
 def management_url(settings: Settings) -> str:
@@ -67,7 +73,7 @@ def record_of(settings: Settings, logs: Path, keys: Path | None) -> Record:
     host = settings.connect_host()
     return Record(
         pid=os.getpid(),
-        started=psutil.Process().create_time(),
+        started=begun(psutil.Process()),
         archive=settings.archive,
         device=settings.device,
         host=settings.host,

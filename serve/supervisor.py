@@ -186,9 +186,9 @@ class Supervisor:
         return None
 
     def _announce(self, record: Record) -> None:
-        settings = self._settings
+        settings, seconds = self._settings, time.clock_gettime(time.CLOCK_BOOTTIME) - record.started
         print(
-            f"ready after {time.time() - record.started:.1f} s: {settings.archive} on {settings.device}, "
+            f"ready after {seconds:.1f} s: {settings.archive} on {settings.device}, "
             f"{settings.worker_count} workers with {settings.worker_threads} threads each\n"
             f"  versions    {self._versions[0]} (default){''.join(f', {version}' for version in self._versions[1:])}\n"
             f"  REST        {record.rest_url}\n"

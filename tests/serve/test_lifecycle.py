@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 import statistics
@@ -23,6 +24,7 @@ from tests.serve.running import asking, serve, survivors
 
 
 def test_it_is_live_but_not_ready_until_the_workers_are(start):
+    begun = time.monotonic()
     server = start()
     seen = []
     while not seen or seen[-1] != 200:
@@ -36,6 +38,18 @@ def test_it_is_live_but_not_ready_until_the_workers_are(start):
             assert server.probe("livez")[0] == 200
         time.sleep(0.02)
     assert seen[0] == 503
+    while not (said := re.search(r"ready after (\S+) s", server.output)):
+        time.sleep(0.02)
+    assert 0.5 < float(said[1]) < time.monotonic() - begun + 0.05
+
+
+def test_a_server_is_found_after_the_clock_was_set(start, monkeypatch):
+    server = start()
+    found = server.record
+    earlier = psutil.boot_time() - 3600
+    monkeypatch.setattr("psutil._pslinux.boot_time", lambda: earlier)
+    assert psutil.boot_time() == earlier
+    assert find_record(server.state) == found
 
 
 @pytest.mark.parametrize("grpc", [False, True])
