@@ -1,4 +1,4 @@
-"""Six classes of TorchServe 0.12, changed where it can't be configured and put before its jar on the class path.
+"""Seven classes of TorchServe 0.12, changed where it can't be configured and put before its jar on the class path.
 
 - The query string of `/predictions/MODEL?key=value` reaches the handler. Stock, `handlePredictions` passes null where the
   other paths pass `new QueryStringDecoder(req.uri())`.
@@ -9,6 +9,7 @@
   connections open lose the request that they send next.
 - A worker takes what waits, up to a batch, without waiting for more. Stock, it either waits (`maxBatchDelay`) though nobody
   comes, or, told not to, takes two at the most.
+- The server ends when its connections are closed. Stock, it waits two more seconds for work that none of them can bring.
 
 TorchServe is no longer maintained, so there is no release to wait for. The jar itself stays as it is.
 """
@@ -39,7 +40,8 @@ _HEADERS = "io/netty/handler/codec/http/HttpHeaders"
 _DECODER = "io/netty/handler/codec/http/QueryStringDecoder"
 _REQUEST = "io/netty/handler/codec/http/FullHttpRequest"
 # Opcodes (JVM specification, chapter 6).
-_ILOAD_2, _ISTORE_2, _ICONST_1, _SIPUSH, _LDC_W = b"\x1c", b"\x3d", b"\x04", b"\x11", b"\x13"
+_ILOAD_1, _ILOAD_2, _ISTORE_2 = b"\x1b", b"\x1c", b"\x3d"
+_ICONST_0, _ICONST_1, _SIPUSH, _LDC_W = b"\x03", b"\x04", b"\x11", b"\x13"
 _ALOAD_1, _ALOAD_2, _DUP, _POP, _ISUB, _IAND, _IOR, _IXOR = (
     b"\x2b",
     b"\x2c",
@@ -135,6 +137,12 @@ def _take_what_waits(java: JavaClass) -> None:
     java.splice("pollBatch", test + behind, test + on, stack=0)
 
 
+def _end_at_once(java: JavaClass) -> None:
+    """`if (false)` where `shutdown(graceful)` had `if (graceful)` around the choice of Netty's quiet period, 2 s or none."""
+    branch = bytes.fromhex("99000e")  # ifeq, to the call with no quiet period
+    java.splice("shutdown", _ILOAD_1 + branch, _ICONST_0 + branch, stack=0)
+
+
 def _file_exists(java: JavaClass, name: str) -> bytes:
     """`new File(name).exists()`; the name is relative to the JVM's working directory."""
     return _new(java, "java/io/File", _text(java, name)) + _call(java, _VIRTUAL, "java/io/File", "exists", "()Z")
@@ -185,5 +193,9 @@ PATCHES: dict[str, tuple[str, Callable[[JavaClass], None]]] = {
     "org/pytorch/serve/wlm/Model.class": (
         "7c5523f1fe77fe79aa32665469e17725e70518692abcf4987989ef72f10d4cff",
         _take_what_waits,
+    ),
+    "org/pytorch/serve/util/ServerGroups.class": (
+        "8c4327920bcaae8e5f6a9f9b6ec5c028515e95752140a4c74e43ebe29db3ef65",
+        _end_at_once,
     ),
 }
