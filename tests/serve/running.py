@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -38,22 +39,21 @@ def serve(*arguments: str | Path, **environment: str) -> subprocess.CompletedPro
 
 @contextlib.contextmanager
 def asking(ask: Callable[[int], None], clients: int) -> Iterator[None]:
-    """So many clients, each of which calls `ask` with its number again and again until the block is left."""
+    """So many clients that call `ask` with their number again and again until the block is left. Raises what one raised."""
     over = threading.Event()
 
     def client(number: int) -> None:
         while not over.is_set():
             ask(number)
 
-    threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        for thread in threads:
-            thread.join(60)
+    with ThreadPoolExecutor(clients) as pool:
+        running = [pool.submit(client, number) for number in range(clients)]
+        try:
+            yield
+        finally:
+            over.set()
+    for each in running:
+        each.result()
 
 
 class RunningServer:
