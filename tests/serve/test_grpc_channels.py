@@ -48,8 +48,8 @@ def calling(target: str, photos: Sequence[bytes], options: Sequence[tuple[str, s
 
     with ExitStack() as stack:
         # Channels of the same target and options would share one connection.
-        own = [[*options, ("grpc.use_local_subchannel_pool", 1)] for _ in photos]
-        channels = [stack.enter_context(grpc.insecure_channel(target, options=each)) for each in own]
+        own = [*options, ("grpc.use_local_subchannel_pool", 1)]
+        channels = [stack.enter_context(grpc.insecure_channel(target, options=own)) for _ in photos]
         stubs = [services.InferenceAPIsServiceStub(channel) for channel in channels]
         with asking(ask, clients=len(photos)):
             yield outcomes
