@@ -91,7 +91,7 @@ def _print_and_keep(result: dict[str, Any], out: Path | None) -> None:
 
 
 def _versus(arguments: argparse.Namespace) -> int:
-    from benchmarks.versus import Contest, compare
+    from benchmarks.compare import Contest, compare
 
     busy = busy_cpus()
     contest = Contest(**{name: getattr(arguments, name) for name in Contest.__dataclass_fields__})

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from detector import FileProblem, ImageError, ImageSpec, UsageError, decode_image
+from detector import FileError, ImageError, ImageSpec, UsageError, decode_image
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
@@ -26,17 +26,17 @@ class Photo:
 def load_photos(directory: Path | None, count: int) -> list[Photo]:
     """At most `count` photos of a folder and its subfolders, spread evenly over them; `count` drawn ones without a folder.
 
-    Raises `UsageError` for a count below one, `FileProblem` when the folder is missing or holds no photo.
+    Raises `UsageError` for a count below one, `FileError` when the folder is missing or holds no photo.
     """
     if count < 1:
         raise UsageError(f"--photo-count is {count}; at least 1 photo is needed")
     if directory is None:
         return drawn_photos(count)
     if not directory.is_dir():
-        raise FileProblem(f"{directory}: no such folder of photos")
+        raise FileError(f"{directory}: no such folder of photos")
     files = sorted(p for p in directory.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
     if not files:
-        raise FileProblem(f"{directory}: holds no photo ({', '.join(sorted(SUFFIXES))} are looked for)")
+        raise FileError(f"{directory}: holds no photo ({', '.join(sorted(SUFFIXES))} are looked for)")
     chosen = [files[i * len(files) // count] for i in range(count)] if len(files) > count else files
     return [Photo(str(p.relative_to(directory)), p.read_bytes()) for p in chosen]
 
@@ -49,12 +49,12 @@ def describe(photos: Sequence[Photo], directory: Path | None) -> str:
 
 
 def refuse_broken(photos: Sequence[Photo], spec: ImageSpec) -> None:
-    """Raise `FileProblem` for the first that is no photo: it would only be counted as a failure of what is measured."""
+    """Raise `FileError` for the first that is no photo: it would only be counted as a failure of what is measured."""
     for photo in photos:
         try:
             decode_image(photo.data, spec)
         except ImageError as error:
-            raise FileProblem(f"{photo.name}: {error.message}") from None
+            raise FileError(f"{photo.name}: {error.message}") from None
 
 
 def drawn_photos(count: int, *, size: int = 256, seed: int = 0) -> list[Photo]:

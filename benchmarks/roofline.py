@@ -44,7 +44,7 @@ def roofline(
 
     `seconds` is measured for the single photo and for the best design; each point of the sweep gets a fifth of that.
     The best is measured again, on its own: the largest of many noisy numbers is too large.
-    Raises `FileProblem` when the model can't be loaded or a file is no photo.
+    Raises `FileError` when the model can't be loaded or a file is no photo.
     """
     refuse_broken(photos, Scorer(model, device=device, threads=1).manifest.image_spec)
     sweep = [Design(design, threads, batch) for design in ("workers", "pipeline") for batch in batches]

@@ -73,7 +73,7 @@ def benchmark(server: Server, load: Load, known: dict[str, float], *, busy_befor
 def local_answers(model: Path, load: Load) -> dict[str, float]:
     """Calibrated probability by photo name, from the same model in this process.
 
-    Raises `FileProblem` when the model can't be loaded or a file is no photo.
+    Raises `FileError` when the model can't be loaded or a file is no photo.
     """
     scorer = Scorer(model)
     photos = load_photos(load.photos, load.photo_count)

@@ -12,7 +12,7 @@ from typing import Any
 
 from detector.batches import decoded_batches
 from detector.cli import run
-from detector.errors import FileProblem, UnmaskError, UsageError
+from detector.errors import FileError, UnmaskError, UsageError
 from detector.scorer import Scorer
 from detector.verdict import error_body
 
@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         out = arguments.out.open("w", encoding="utf-8", newline="") if arguments.out else sys.stdout
     except OSError as error:
-        raise FileProblem(f"{arguments.out}: can't be written ({error.strerror})") from None
+        raise FileError(f"{arguments.out}: can't be written ({error.strerror})") from None
     failed = 0
     try:
         table = csv.DictWriter(out, CSV_COLUMNS, extrasaction="ignore") if arguments.format == "csv" else None

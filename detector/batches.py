@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.decode import decode_image
-from detector.errors import FileProblem, ImageError, UnmaskError
+from detector.errors import FileError, ImageError, UnmaskError
 from detector.spec import ImageSpec
 
 Decoded = NDArray[np.uint8] | UnmaskError
@@ -21,7 +21,7 @@ def decode_file(path: Path, spec: ImageSpec) -> Decoded:
     try:
         return decode_image(path.read_bytes(), spec)
     except OSError as error:
-        return FileProblem(f"can't be read ({error.strerror or error})")
+        return FileError(f"can't be read ({error.strerror or error})")
     except ImageError as error:
         return error
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from detector.errors import FileProblem
+from detector.errors import FileError
 
 Array = NDArray[np.float32]
 _MARGIN = 0.01  # by how much ramps are gentler than asked, so that float32 knots keep what was asked
@@ -22,7 +22,7 @@ class CalibrationCurve:
     x: float32[K], K >= 2, strictly increasing, in [0, 1]: raw probabilities.
     y: float32[K], non-decreasing, in [0, 1]: calibrated probabilities at those knots.
 
-    Raises `FileProblem` when the knots are not such a curve.
+    Raises `FileError` when the knots are not such a curve.
     """
 
     x: Array
@@ -31,13 +31,13 @@ class CalibrationCurve:
     def __post_init__(self) -> None:
         x, y = (np.ascontiguousarray(v, dtype=np.float32) for v in (self.x, self.y))
         if x.ndim != 1 or x.shape != y.shape or len(x) < 2:
-            raise FileProblem("calibration curve: x and y need the same number of knots, at least two")
+            raise FileError("calibration curve: x and y need the same number of knots, at least two")
         if not (np.isfinite(x).all() and np.isfinite(y).all()):
-            raise FileProblem("calibration curve: knots must be finite")
+            raise FileError("calibration curve: knots must be finite")
         if (np.diff(x) <= 0).any() or (np.diff(y) < 0).any():
-            raise FileProblem("calibration curve: x must increase strictly and y must not decrease")
+            raise FileError("calibration curve: x must increase strictly and y must not decrease")
         if x[0] < 0 or x[-1] > 1 or y[0] < 0 or y[-1] > 1:
-            raise FileProblem("calibration curve: knots must lie in [0, 1]")
+            raise FileError("calibration curve: knots must lie in [0, 1]")
         x.setflags(write=False)
         y.setflags(write=False)
         object.__setattr__(self, "x", x)
@@ -111,11 +111,11 @@ class CalibrationCurve:
     def from_dict(cls, values: Mapping[str, Any]) -> CalibrationCurve:
         """Inverse of `to_dict`."""
         if "x" not in values or "y" not in values:
-            raise FileProblem("calibration curve: needs the keys x and y")
+            raise FileError("calibration curve: needs the keys x and y")
         try:
             return cls(np.asarray(values["x"], np.float32), np.asarray(values["y"], np.float32))
         except (TypeError, ValueError):
-            raise FileProblem("calibration curve: x and y must be lists of numbers") from None
+            raise FileError("calibration curve: x and y must be lists of numbers") from None
 
 
 def _spaced(knots: NDArray[np.float64], gap: float) -> NDArray[np.float64]:

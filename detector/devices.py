@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from detector.errors import FileProblem
+from detector.errors import FileError
 
 Provider = str | tuple[str, dict[str, str]]
 CPU = "CPUExecutionProvider"
@@ -24,10 +24,10 @@ class Device:
 
     @classmethod
     def parse(cls, name: str) -> Device:
-        """From `cpu`, `cuda`, `cuda:N`, `tensorrt` or `tensorrt:N`. Raises `FileProblem` for any other name."""
+        """From `cpu`, `cuda`, `cuda:N`, `tensorrt` or `tensorrt:N`. Raises `FileError` for any other name."""
         kind, _, index = name.partition(":")
         if kind not in _FIRST or (index and (kind == "cpu" or not index.isdecimal())):
-            raise FileProblem(f"device {name!r} is unknown; cpu, cuda, cuda:N, tensorrt and tensorrt:N are accepted")
+            raise FileError(f"device {name!r} is unknown; cpu, cuda, cuda:N, tensorrt and tensorrt:N are accepted")
         return cls(kind, int(index or 0))
 
     @property

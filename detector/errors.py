@@ -27,7 +27,7 @@ class UsageError(UnmaskError):
     status = 400
 
 
-class FileProblem(UnmaskError):
+class FileError(UnmaskError):
     """A file of ours is missing, unreadable, of a wrong format or not what its manifest says."""
 
     code = "bad_file"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from detector.calibration import CalibrationCurve
-from detector.errors import FileProblem
+from detector.errors import FileError
 from detector.spec import ImageSpec
 from detector.verdict import FAKE, REAL, ModelIdentity
 
@@ -54,20 +54,20 @@ class Manifest:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Manifest:
-        """Read and validate a manifest; raises `FileProblem` naming the file and the fault."""
+        """Read and validate a manifest; raises `FileError` naming the file and the fault."""
         path = Path(path)
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
-            raise FileProblem(f"{path.name}: can't be read ({error.strerror})") from None
+            raise FileError(f"{path.name}: can't be read ({error.strerror})") from None
         except (ValueError, RecursionError):
-            raise FileProblem(f"{path.name}: is not JSON") from None
+            raise FileError(f"{path.name}: is not JSON") from None
         try:
             if values["format"] != FORMAT:
-                raise FileProblem(f"format is {values['format']!r}; this release reads {FORMAT}")
+                raise FileError(f"format is {values['format']!r}; this release reads {FORMAT}")
             threshold = float(values["threshold"])
             if not 0 < threshold < 1:
-                raise FileProblem(f"threshold is {threshold}; it must lie between 0 and 1")
+                raise FileError(f"threshold is {threshold}; it must lie between 0 and 1")
             real, fake = values["labels"]
             return cls(
                 model=ModelIdentity(**values["model"]),
@@ -82,12 +82,12 @@ class Manifest:
                     for k in ("libraries", "training", "metrics", "parity", "precision", "reference_scores")
                 },
             )
-        except FileProblem as error:
-            raise FileProblem(f"{path.name}: {error.message}") from None
+        except FileError as error:
+            raise FileError(f"{path.name}: {error.message}") from None
         except KeyError as error:
-            raise FileProblem(f"{path.name}: the key {error} is missing") from None
+            raise FileError(f"{path.name}: the key {error} is missing") from None
         except (TypeError, ValueError, AttributeError):
-            raise FileProblem(f"{path.name}: is not a manifest of this project") from None
+            raise FileError(f"{path.name}: is not a manifest of this project") from None
 
     def to_dict(self) -> dict[str, Any]:
         """The manifest as JSON values."""
@@ -117,16 +117,16 @@ class Manifest:
     def verify(self, directory: str | os.PathLike[str], only: tuple[str, ...] | None = None) -> None:
         """Hold the files in `directory` against their hashes; `only` limits it to some names.
 
-        Raises `FileProblem` for a file that is missing, changed, or (with `only`) not listed.
+        Raises `FileError` for a file that is missing, changed, or (with `only`) not listed.
         """
         directory = Path(directory)
         for name in only if only is not None else sorted(self.files):
             if name not in self.files:
-                raise FileProblem(f"{name}: is not listed in the manifest")
+                raise FileError(f"{name}: is not listed in the manifest")
             if Path(name).name != name:
-                raise FileProblem(f"{name!r}: a manifest lists plain file names only")
+                raise FileError(f"{name!r}: a manifest lists plain file names only")
             path = directory / name
             if not path.is_file():
-                raise FileProblem(f"{name}: is missing, though the manifest lists it")
+                raise FileError(f"{name}: is missing, though the manifest lists it")
             if (found := sha256(path)) != self.files[name]:
-                raise FileProblem(f"{name}: SHA-256 is {found[:12]}…, the manifest says {self.files[name][:12]}…")
+                raise FileError(f"{name}: SHA-256 is {found[:12]}…, the manifest says {self.files[name][:12]}…")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from detector.cpus import available_cpus, has_vnni
 from detector.decode import decode_image
 from detector.devices import Device
-from detector.errors import FileProblem
+from detector.errors import FileError
 from detector.manifest import Manifest
 from detector.verdict import Verdict
 
@@ -38,7 +38,7 @@ def open_session(
     device: as `Device.parse` takes it. threads: per operator; 0 takes all the CPUs that this process may use. shared: other
     processes compute on them too, so no thread looks out for work once a run is over. graphs, engines: see
     `Device.providers`.
-    Raises `FileProblem` when the model can't be loaded or the device is not there.
+    Raises `FileError` when the model can't be loaded or the device is not there.
     """
     # onnxruntime 1.31 keeps a device id and usage events on disk and tries to send them, unless told before its import.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -67,10 +67,10 @@ def open_session(
     except Exception as error:  # onnxruntime's exceptions share no base class of their own
         name = "the model" if isinstance(model, bytes) else model.name
         reason = str(error).replace(str(model), name).splitlines()[0]
-        raise FileProblem(f"{name}: ONNX Runtime can't load it ({reason})") from None
+        raise FileError(f"{name}: ONNX Runtime can't load it ({reason})") from None
     if where.provider not in session.get_providers():
         lacks = "usable CUDA GPU" if where.kind == "cuda" else "usable GPU with TensorRT's libraries"
-        raise FileProblem(f"device {where.kind} was asked for, and ONNX Runtime finds no {lacks}; use --device cpu")
+        raise FileError(f"device {where.kind} was asked for, and ONNX Runtime finds no {lacks}; use --device cpu")
     return session
 
 
@@ -101,13 +101,13 @@ class Scorer:
     """Photos in, verdicts out, in this process.
 
     model: path of `model.onnx`; `manifest.json` beside it is loaded and the model's hash checked before anything runs.
-    Raises `FileProblem` when either is missing, changed or unreadable.
+    Raises `FileError` when either is missing, changed or unreadable.
     """
 
     def __init__(self, model: str | os.PathLike[str], *, device: str = "cpu", threads: int = 0) -> None:
         path = Path(model)
         if not path.is_file():
-            raise FileProblem(f"{path}: no such file; `python -m export` writes it as model.onnx")
+            raise FileError(f"{path}: no such file; `python -m export` writes it as model.onnx")
         self.manifest = Manifest.load(path.with_name("manifest.json"))
         self.manifest.verify(path.parent, only=(path.name,))
         self.device = device

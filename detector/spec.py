@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from detector.errors import FileProblem
+from detector.errors import FileError
 
 RESIZE_RULES = ("crop", "stretch")
 INTERPOLATIONS = ("bilinear", "bicubic", "lanczos")
@@ -25,7 +25,7 @@ class ImageSpec:
         (He et al., arXiv 1512.03385, as used by torchvision and timm).
     max_pixels: width x height above which an image is refused from its header, before decoding.
 
-    Raises `FileProblem` when a value can't be used.
+    Raises `FileError` when a value can't be used.
     """
 
     size: int = 128
@@ -48,7 +48,7 @@ class ImageSpec:
         if not isinstance(self.max_pixels, int) or self.max_pixels < 1:
             problems.append(f"max_pixels must be a whole number above zero, not {self.max_pixels!r}")
         if problems:
-            raise FileProblem("image spec: " + "; ".join(problems))
+            raise FileError("image spec: " + "; ".join(problems))
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -64,7 +64,7 @@ class ImageSpec:
         """Inverse of `to_dict`; an unknown key is refused, since it would change pixels silently."""
         unknown = sorted(set(values) - set(cls.__dataclass_fields__))
         if unknown:
-            raise FileProblem(f"image spec: unknown keys {', '.join(unknown)}")
+            raise FileError(f"image spec: unknown keys {', '.join(unknown)}")
         plain: dict[str, Any] = dict(values)
         for key in plain.keys() & {"mean", "std"}:
             plain[key] = tuple(float(v) for v in plain[key])

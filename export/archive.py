@@ -13,7 +13,7 @@ import zipfile
 from dataclasses import replace
 from pathlib import Path
 
-from detector.errors import FileProblem
+from detector.errors import FileError
 from detector.manifest import Manifest, sha256
 from export.errors import ArchiveError
 
@@ -26,7 +26,7 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 def write_archive(path: Path, model: Path, manifest: Manifest) -> None:
     """Write `path` holding `model`, `manifest` with that model's hash alone, both packages and the entry point.
 
-    The same contents give the same bytes. Raises `FileProblem` when the handler is missing, `ArchiveError` when
+    The same contents give the same bytes. Raises `FileError` when the handler is missing, `ArchiveError` when
     torch-model-archiver refuses.
     """
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".archive-") as scratch:
@@ -36,7 +36,7 @@ def write_archive(path: Path, model: Path, manifest: Manifest) -> None:
             shutil.copytree(package_folder(package), extra / package, ignore=_LEFT_OUT)
         entry = extra / "handlers" / ENTRY
         if not entry.is_file():
-            raise FileProblem(f"handlers/{ENTRY} is missing; the archive would have no entry point")
+            raise FileError(f"handlers/{ENTRY} is missing; the archive would have no entry point")
         replace(manifest, files={model.name: sha256(model)}).save(extra / "manifest.json")
         contents = _archive_tree(work, model, entry, extra, manifest.model.name, manifest.model.version)
         _zip(contents, path)
@@ -46,27 +46,27 @@ def package_folder(package: str) -> Path:
     """Where a package's source lies; found without importing it, since handlers run only inside a server."""
     found = importlib.util.find_spec(package)
     if found is None or not found.submodule_search_locations:
-        raise FileProblem(f"package {package} is not installed; it goes into every archive")
+        raise FileError(f"package {package} is not installed; it goes into every archive")
     return Path(next(iter(found.submodule_search_locations)))
 
 
 def extract_archive(path: Path, directory: Path) -> Manifest:
     """Unpack an archive into `directory`, as TorchServe does, and return the manifest inside.
 
-    Raises `FileProblem` when it is no archive, holds a name that leaves the directory, or lacks a part.
+    Raises `FileError` when it is no archive, holds a name that leaves the directory, or lacks a part.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             for name in archive.namelist():
                 if Path(name).is_absolute() or ".." in Path(name).parts:
-                    raise FileProblem(f"{path.name}: holds {name!r}, which would leave its folder")
+                    raise FileError(f"{path.name}: holds {name!r}, which would leave its folder")
             archive.extractall(directory)
     except (OSError, zipfile.BadZipFile):
-        raise FileProblem(f"{path.name}: is missing or not a model archive") from None
+        raise FileError(f"{path.name}: is missing or not a model archive") from None
     parts = ["MAR-INF/MANIFEST.json", "manifest.json", ENTRY, *(f"{p}/__init__.py" for p in PACKAGES), f"handlers/{ENTRY}"]
     for part in parts:
         if not (directory / part).is_file():
-            raise FileProblem(f"{path.name}: {part} is missing inside")
+            raise FileError(f"{path.name}: {part} is missing inside")
     return Manifest.load(directory / "manifest.json")
 
 

@@ -15,7 +15,7 @@ import onnx
 from tqdm import tqdm
 
 from detector.calibration import CalibrationCurve
-from detector.errors import FileProblem, UsageError
+from detector.errors import FileError, UsageError
 from detector.manifest import Manifest, sha256
 from detector.verdict import ModelIdentity
 from export import parity, pictures
@@ -24,8 +24,8 @@ from export.graph import ScoringGraph
 from export.noise import SAFETY, Noise, measure_noise
 from export.onnx_model import opset_of, save_model, scores_to_onnx, with_curve
 from export.precision import Photos, read_photos, reduce_precision
-from export.roads import Pixels, checkpoint_road, onnx_road, torchscript_road
 from export.run_folder import Run, read_run
+from export.runners import Pixels, checkpoint_road, onnx_road, torchscript_road
 from export.torchscript import save_torchscript
 
 ONNX, TORCHSCRIPT = "model.onnx", "model.pt"
@@ -64,7 +64,7 @@ def export_run(
     `data`; None takes those that the run was trained on.
     allow_faulty: export a run that faults were injected into all the same; its manifest says so.
     What `out` held stays as it was until everything new is proven.
-    Raises `ParityError` when the roads disagree, `PrecisionError` when fewer bits change the answers, `FileProblem` for what
+    Raises `ParityError` when the roads disagree, `PrecisionError` when fewer bits change the answers, `FileError` for what
     can't be read, `UsageError` for a bad argument.
     """
     for what, value in (("name", name), ("version", version)):
@@ -206,7 +206,7 @@ def parity_pictures(source: Run, photos: Path | None) -> tuple[Pixels, str]:
     if source.photos is not None:
         try:
             return pictures.photos_in(source.photos, spec), "the run's photos"
-        except FileProblem:
+        except FileError:
             pass  # fewer are left there than the gate needs
     return pictures.drawn(spec), "drawn pictures"
 

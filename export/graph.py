@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from detector.spec import ImageSpec
-from training.networks import DetectorNet
+from training.models.networks import DetectorNet
 
 
 class ScoringGraph(nn.Module):

@@ -12,7 +12,7 @@ import onnx
 from onnxruntime.quantization import CalibrationDataReader, QDQQuantizer, QuantType, create_calibrator
 from tqdm import tqdm
 
-from export.roads import Pixels
+from export.runners import Pixels
 
 _OPERATORS = [
     "Conv", "Relu", "Clip", "Add", "Mul", "Sigmoid", "Concat", "MaxPool", "AveragePool", "GlobalAveragePool",

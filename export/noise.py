@@ -9,7 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from export.errors import ParityError
-from export.roads import Floats, Pixels, Road, thread_counts
+from export.runners import Floats, Pixels, Road, thread_counts
 
 ONE_ANSWER = 1e-3  # calibrated probabilities of one photo may differ by this much, whatever it travels with
 SAFETY = 4  # the photos measured are a sample, and their noise is not the largest there is

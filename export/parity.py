@@ -13,7 +13,7 @@ from detector.scorer import open_session
 from export.errors import ParityError
 from export.noise import ONE_ANSWER
 from export.onnx_model import extract_curve
-from export.roads import Answers, Floats, Pixels, Road
+from export.runners import Answers, Floats, Pixels, Road
 
 LOGIT_LIMIT = 1e-4
 HEATMAP_LIMIT = 1e-4  # of the largest value in that photo's map

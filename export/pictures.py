@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image
 
 from detector.decode import decode_image
-from detector.errors import FileProblem, ImageError
+from detector.errors import FileError, ImageError
 from detector.spec import ImageSpec
-from export.roads import Pixels
+from export.runners import Pixels
 
 AT_LEAST = 32
 Item = TypeVar("Item")
@@ -23,7 +23,7 @@ _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 def photos_in(folder: Path, spec: ImageSpec, count: int = AT_LEAST) -> Pixels:
     """`count` photos spread evenly over `folder` and below, decoded: uint8[N, H, W, 3].
 
-    Raises `FileProblem` when fewer than that many can be decoded.
+    Raises `FileError` when fewer than that many can be decoded.
     """
     files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES)
     images: list[Pixels] = []
@@ -35,7 +35,7 @@ def photos_in(folder: Path, spec: ImageSpec, count: int = AT_LEAST) -> Pixels:
         except (ImageError, OSError):
             continue
     if len(images) < count:
-        raise FileProblem(f"{folder}: parity needs {count} photos (JPEG, PNG, WebP), and {len(images)} can be decoded there")
+        raise FileError(f"{folder}: parity needs {count} photos (JPEG, PNG, WebP), and {len(images)} can be decoded there")
     return np.stack(images)
 
 

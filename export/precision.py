@@ -22,9 +22,9 @@ from export.errors import PrecisionError
 from export.half import in_half, weights_in_half
 from export.int8 import Int8
 from export.pictures import spread_evenly
-from export.roads import Pixels
+from export.runners import Pixels
 from export.search import Search, logits, speed_up, spread
-from training.data import CLASSES, Photo, find_photos
+from training.data.photos import CLASSES, Photo, find_photos
 
 # How far the logit may move, as a root mean square in standard deviations of the logit between photos: a tenth costs an AUC
 # of 0.9 about a thousandth, since it widens both classes' scores by a half percent.

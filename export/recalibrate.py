@@ -26,8 +26,8 @@ from export.artifacts import (
 from export.errors import ParityError
 from export.graph import ScoringGraph
 from export.onnx_model import opset_of, save_model, with_curve, without_curve
-from export.roads import checkpoint_road, onnx_road, torchscript_road
 from export.run_folder import Run, read_run
+from export.runners import checkpoint_road, onnx_road, torchscript_road
 
 
 def recalibrate_artifacts(
@@ -39,7 +39,7 @@ def recalibrate_artifacts(
     and the metrics that the run reports now are new. The curve's steps are widened to the float noise measured at export,
     which is the weights' own. What the folder held stays as it was until everything new is proven.
     Raises `UsageError` when the artifacts are not that run's best checkpoint, `ParityError` when its weights give other
-    scores, `FileProblem` for what can't be read or has changed.
+    scores, `FileError` for what can't be read or has changed.
     """
     if threshold is not None and not 0 < threshold < 1:
         raise UsageError(f"threshold is {threshold}; it must lie between 0 and 1")

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from detector.calibration import CalibrationCurve
-from detector.errors import FileProblem
-from training.checkpoint import BEST, Checkpoint, load_calibration, load_checkpoint
+from detector.errors import FileError
+from training.models.checkpoint import BEST, Checkpoint, load_calibration, load_checkpoint
 from training.options import without_places
 
 
@@ -53,10 +53,10 @@ def read_run(folder: Path, which: str = "best") -> Run:
     """Read `best_model.pth` with `calibration.json` and `metrics.json`, where they are; or `final_model.pth` alone, since the
     curve was fitted to the best checkpoint and the metrics are that one's.
 
-    Raises `FileProblem` naming the file that is missing or unreadable.
+    Raises `FileError` naming the file that is missing or unreadable.
     """
     if not folder.is_dir():
-        raise FileProblem(f"{folder}: no such folder; `python -m training fit` writes a run")
+        raise FileError(f"{folder}: no such folder; `python -m training fit` writes a run")
     checkpoint = load_checkpoint(folder / f"{which}_model.pth")
     if which != "best":
         return Run(checkpoint)
@@ -80,7 +80,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError):
-        raise FileProblem(f"{path}: can't be read as JSON") from None
+        raise FileError(f"{path}: can't be read as JSON") from None
     if not isinstance(values, dict):
-        raise FileProblem(f"{path}: should hold an object, not a {type(values).__name__}")
+        raise FileError(f"{path}: should hold an object, not a {type(values).__name__}")
     return values

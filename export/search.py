@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from detector.scorer import open_session, run_graph
 from export.layers import Layers, find_layers, first_layers
-from export.roads import Floats, Pixels
+from export.runners import Floats, Pixels
 
 GAIN = 1.03  # times as fast that float32 must make the whole graph for a layer to keep it for speed alone
 _ALONE = 32  # photos on which each layer is judged alone

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from detector.errors import FileProblem, UnmaskError
+from detector.errors import FileError, UnmaskError
 from detector.manifest import Manifest
 from export import parity, pictures
 from export.archive import extract_archive
 from export.artifacts import ARCHIVES, ONNX, REDUCED, TORCHSCRIPT, files_of, models_of
-from export.roads import onnx_road, torchscript_road
+from export.runners import onnx_road, torchscript_road
 from export.search import logits, spread
 
 _DECIDES = ("model", "image_spec", "labels", "threshold", "calibration")  # what a verdict depends on besides the weights
@@ -25,10 +25,10 @@ def verify_artifacts(artifacts: Path, photos: Path | None = None) -> dict[str, A
     TorchScript, both as the archives hold them, on `photos` or on drawn pictures; it runs only when every hash holds. Models
     of fewer bits are held to the manifest's curve; "precision" in "parity" says how far their logits are from float32's on
     those pictures, in standard deviations.
-    Raises `FileProblem` when there is no such folder, or too few photos.
+    Raises `FileError` when there is no such folder, or too few photos.
     """
     if not artifacts.is_dir():
-        raise FileProblem(f"{artifacts}: no such folder; `python -m export` writes artifacts")
+        raise FileError(f"{artifacts}: no such folder; `python -m export` writes artifacts")
     checks: dict[str, str] = {}
     report: dict[str, Any] = {}
 
@@ -59,7 +59,7 @@ def verify_artifacts(artifacts: Path, photos: Path | None = None) -> dict[str, A
 def _load(artifacts: Path) -> Manifest:
     manifest = Manifest.load(artifacts / "manifest.json")
     if missing := sorted(set(files_of(manifest)) - set(manifest.files)):
-        raise FileProblem(f"manifest.json: does not list {', '.join(missing)}")
+        raise FileError(f"manifest.json: does not list {', '.join(missing)}")
     return manifest
 
 
@@ -68,13 +68,13 @@ def _check_archive(path: Path, model: str, outer: Manifest, folder: Path) -> Non
     inner = extract_archive(path, folder)
     try:
         inner.verify(folder, only=(model,))
-    except FileProblem as error:
-        raise FileProblem(f"{path.name}: inside, {error.message}") from None
+    except FileError as error:
+        raise FileError(f"{path.name}: inside, {error.message}") from None
     for key in _DECIDES:
         if inner.to_dict()[key] != outer.to_dict()[key]:
-            raise FileProblem(f"{path.name}: its own manifest has another {key} than manifest.json")
+            raise FileError(f"{path.name}: its own manifest has another {key} than manifest.json")
     if model in outer.files and inner.files[model] != outer.files[model]:
-        raise FileProblem(f"{path.name}: holds another {model} than the one beside it")
+        raise FileError(f"{path.name}: holds another {model} than the one beside it")
 
 
 def _parity(folder: Path, manifest: Manifest, photos: Path | None) -> dict[str, Any]:

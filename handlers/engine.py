@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from detector.cpus import available_cpus
 from detector.devices import Device
-from detector.errors import FileProblem
+from detector.errors import FileError
 from detector.manifest import Manifest
 from detector.scorer import OUTPUTS, open_session, run_graph
-from handlers.bound import BoundGraph
-from handlers.turns import Turns
+from handlers.cpu_lock import Turns
+from handlers.io_binding import BoundGraph
 
 ONNX_MODELS, TORCHSCRIPT_MODEL = ("model.onnx", "model.int8.onnx", "model.fp16.onnx"), "model.pt"
 log = logging.getLogger("unmask")
@@ -61,20 +61,20 @@ def load_engine(
 
     threads: per operator; 0 leaves it to the runtime, which takes every CPU. turns: where several workers share the CPUs,
     and one that scores a lone photo while the others rest is to use all of them. gpu: how ONNX Runtime uses one.
-    Raises `FileProblem` when the manifest or the model is missing, changed or can't be loaded, or the device is not there.
+    Raises `FileError` when the manifest or the model is missing, changed or can't be loaded, or the device is not there.
     """
     manifest = Manifest.load(directory / "manifest.json")
     found = [name for name in (*ONNX_MODELS, TORCHSCRIPT_MODEL) if (directory / name).is_file()]
     if len(found) != 1:
         accepted = ", ".join(ONNX_MODELS)
-        raise FileProblem(f"the archive must hold one of {accepted} and {TORCHSCRIPT_MODEL}; it holds {len(found)} of them")
+        raise FileError(f"the archive must hold one of {accepted} and {TORCHSCRIPT_MODEL}; it holds {len(found)} of them")
     manifest.verify(directory, only=(found[0],))
     if found[0] in ONNX_MODELS and Device.parse(device).kind != "cpu":
         return GpuEngine(directory / found[0], manifest, device=device, options=gpu or GpuOptions())
     if found[0] in ONNX_MODELS:
         return OnnxEngine(directory / found[0], manifest, threads=threads, turns=turns)
     if Device.parse(device).kind == "tensorrt":
-        raise FileProblem("device tensorrt runs ONNX models only; use --device cuda for the TorchScript archive")
+        raise FileError("device tensorrt runs ONNX models only; use --device cuda for the TorchScript archive")
     return TorchScriptEngine(directory / found[0], manifest, device=device, threads=threads)
 
 
@@ -141,7 +141,7 @@ class TorchScriptEngine:
         self.device = device
         self._torch = torch
         if device != "cpu" and not torch.cuda.is_available():
-            raise FileProblem(f"device {device} was asked for, and torch finds no usable GPU; use --device cpu")
+            raise FileError(f"device {device} was asked for, and torch finds no usable GPU; use --device cpu")
         torch.backends.cudnn.allow_tf32 = False  # as for ONNX Runtime: its 10 bits would move the calibrated answer
         if threads:
             torch.set_num_threads(threads)
@@ -150,7 +150,7 @@ class TorchScriptEngine:
             module: torch.jit.ScriptModule = torch.jit.load(str(path), map_location=device)  # type: ignore[no-untyped-call]
         except (RuntimeError, ValueError) as error:
             reason = str(error).replace(str(path), path.name).strip().splitlines()[0]
-            raise FileProblem(f"{path.name}: torch can't load it ({reason})") from None
+            raise FileError(f"{path.name}: torch can't load it ({reason})") from None
         self._module = module.eval()
 
     def run(self, images: NDArray[np.uint8], *, heatmap: bool = False) -> Scores:

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import detector
-from detector.errors import FileProblem, UnmaskError
+from detector.errors import FileError, UnmaskError
 from handlers.core import Core
+from handlers.cpu_lock import Turns
 from handlers.engine import GpuOptions, load_engine
 from handlers.metrics import Metrics, open_metrics
 from handlers.renewal import renew_past
 from handlers.requests import MAX_BODY_BYTES, MAX_PHOTOS, Item
-from handlers.turns import Turns
 
 # W3C Trace Context, version 00 and what later ones have in common with it; zeros and version ff are invalid.
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
@@ -37,7 +37,7 @@ class Service:
     _core: Core
 
     def initialize(self, context: Any) -> None:
-        """Load the archive's model. Raises `FileProblem` when it must not be served; TorchServe then ends the worker."""
+        """Load the archive's model. Raises `FileError` when it must not be served; TorchServe then ends the worker."""
         if level := os.environ.get("UNMASK_WORKER_LOG_LEVEL"):
             # TorchServe logs two lines for every batch at INFO, and its JVM matches each against regular expressions.
             logging.getLogger().setLevel(level)
@@ -83,7 +83,7 @@ def _item(inputs: Mapping[str, Any], request_id: str | None, headers: Mapping[st
 def _load(properties: Mapping[str, Any], environment: Mapping[str, str], metrics: Metrics) -> Core:
     directory = Path(properties["model_dir"])
     if not Path(detector.__file__).resolve().is_relative_to(directory.resolve()):
-        raise FileProblem("the worker imported another `detector` than the archive's own; unset PYTHONPATH and start again")
+        raise FileError("the worker imported another `detector` than the archive's own; unset PYTHONPATH and start again")
     engine = load_engine(
         directory,
         device=choose_device(properties.get("gpu_id"), environment.get("UNMASK_WORKER_DEVICE")),
@@ -111,5 +111,5 @@ def choose_device(gpu_id: int | None, wanted: str | None) -> str:
     if wanted == "cpu" or (wanted is None and gpu_id is None):
         return "cpu"
     if gpu_id is None:
-        raise FileProblem(f"device {wanted} was asked for, and TorchServe finds no GPU (it asks nvidia-smi); use --device cpu")
+        raise FileError(f"device {wanted} was asked for, and TorchServe finds no GPU (it asks nvidia-smi); use --device cpu")
     return f"{wanted or 'cuda'}:{gpu_id}"

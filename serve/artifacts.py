@@ -6,7 +6,7 @@ import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
-from detector.errors import FileProblem, UsageError
+from detector.errors import FileError, UsageError
 from detector.manifest import Manifest
 from serve.render import Layout
 from serve.settings import Settings
@@ -15,7 +15,7 @@ from serve.settings import Settings
 def install_archives(settings: Settings, layout: Layout) -> dict[str, str]:
     """Copy an archive of each artifact folder into the model store, verify it, and return the copies' names by version.
 
-    The copy is what is served, so that a file changed after the check can't be. Raises `FileProblem` when a manifest or an
+    The copy is what is served, so that a file changed after the check can't be. Raises `FileError` when a manifest or an
     archive is missing, or an archive's SHA-256 is not its manifest's, `UsageError` when what runs it is not installed or two
     folders hold the same version.
     """
@@ -41,7 +41,7 @@ def install_archives(settings: Settings, layout: Layout) -> dict[str, str]:
 
 def _manifest(folder: Path) -> Manifest:
     if not folder.is_dir():
-        raise FileProblem(f"{folder}: no such folder; `python -m export` writes one, --artifacts names it")
+        raise FileError(f"{folder}: no such folder; `python -m export` writes one, --artifacts names it")
     return Manifest.load(folder / "manifest.json")
 
 
@@ -49,7 +49,7 @@ def _verified_copy(folder: Path, settings: Settings, manifest: Manifest, store: 
     name = settings.archive_name
     if not (folder / name).is_file():
         precision = f" --precision {settings.archive}" if settings.archive in ("int8", "fp16") else ""
-        raise FileProblem(f"{folder / name}: no such file; `python -m export{precision}` writes it")
+        raise FileError(f"{folder / name}: no such file; `python -m export{precision}` writes it")
     shutil.copyfile(folder / name, store / name)
     manifest.verify(store, only=(name,))
     return store / name

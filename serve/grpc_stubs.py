@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
-from detector.errors import FileProblem
+from detector.errors import FileError
 from serve.java import frontend_jar
 
 _SOURCES = ("inference.proto", "management.proto", "open_inference_grpc.proto")
@@ -31,14 +31,14 @@ def cache_dir() -> Path:
 def generate() -> Path:
     """Write the stubs where they are not there yet, and return their folder, named after the protocol files' content.
 
-    Raises `FileProblem` when TorchServe is not installed, its jar holds no protocol files, or the folder can't be written.
+    Raises `FileError` when TorchServe is not installed, its jar holds no protocol files, or the folder can't be written.
     """
     try:
         with zipfile.ZipFile(frontend_jar()) as jar:
             sources = {name: jar.read("proto/" + name) for name in _SOURCES}
             sources |= {name: jar.read(name) for name in _IMPORTED}
     except (KeyError, zipfile.BadZipFile):
-        raise FileProblem("model-server.jar: holds no gRPC protocol files; torchserve 0.12.0 does") from None
+        raise FileError("model-server.jar: holds no gRPC protocol files; torchserve 0.12.0 does") from None
     digest = hashlib.sha256(version("grpcio-tools").encode())
     for name, content in sorted(sources.items()):
         digest.update(name.encode() + content)
@@ -50,7 +50,7 @@ def generate() -> Path:
                 _compile(sources, Path(scratch)).rename(target)
         except OSError as error:
             if not target.is_dir():  # else another process was a moment quicker
-                raise FileProblem(
+                raise FileError(
                     f"{target}: the gRPC stubs can't be written ({error.strerror}); UNMASK_STUBS names another folder"
                 ) from None
     return target
@@ -77,5 +77,5 @@ def _compile(sources: dict[str, bytes], scratch: Path) -> Path:
     well_known = str(importlib.resources.files("grpc_tools") / "_proto")
     arguments = ["protoc", f"-I{protos}", f"-I{well_known}", f"--python_out={out}", f"--grpc_python_out={out}"]
     if protoc.main([*arguments, *sources]) != 0:
-        raise FileProblem("protoc can't compile TorchServe's protocol files; it wrote the reason above")
+        raise FileError("protoc can't compile TorchServe's protocol files; it wrote the reason above")
     return out

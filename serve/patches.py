@@ -22,7 +22,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from detector.errors import FileProblem
+from detector.errors import FileError
 from serve.classfile import JavaClass
 
 DRAINING, REFUSING = "draining", "refusing"
@@ -58,13 +58,13 @@ _GETSTATIC, _VIRTUAL, _SPECIAL, _STATIC, _INTERFACE, _NEW = b"\xb2", b"\xb6", b"
 def write_patched_classes(jar: Path, directory: Path) -> None:
     """Write the changed classes under `directory`, a class path root.
 
-    Raises `FileProblem` when the jar is not TorchServe 0.12.0's: without them the server would behave differently in silence.
+    Raises `FileError` when the jar is not TorchServe 0.12.0's: without them the server would behave differently in silence.
     """
     with zipfile.ZipFile(jar) as archive:
         for name, (known, patch) in PATCHES.items():
             original = archive.read(name)
             if hashlib.sha256(original).hexdigest() != known:
-                raise FileProblem(f"{jar.name}: is not that of torchserve 0.12.0; install torchserve==0.12.0")
+                raise FileError(f"{jar.name}: is not that of torchserve 0.12.0; install torchserve==0.12.0")
             changed = JavaClass(original)
             patch(changed)
             target = directory / name

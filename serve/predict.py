@@ -11,7 +11,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from detector.errors import FileProblem, UnmaskError
+from detector.errors import FileError, UnmaskError
 from detector.verdict import error_body
 from serve.client import Client
 
@@ -22,14 +22,14 @@ def predict_files(
     """One verdict or failure for each file, in order, with its `path`; at most `concurrency` are on their way at once.
 
     overlays: folder that the photos with their heatmaps are written to, as PNG files; each verdict then names its own.
-    Raises `FileProblem` when nothing can be written there.
+    Raises `FileError` when nothing can be written there.
     """
 
     def one(path: Path) -> dict[str, Any]:
         try:
             data = path.read_bytes()
         except OSError as error:
-            return _failure(path, FileProblem(f"{path}: can't be read ({error.strerror})"))
+            return _failure(path, FileError(f"{path}: can't be read ({error.strerror})"))
         try:
             return {"path": str(path)} | client.predict(data, use_calibrator=use_calibrator, explain=overlays is not None)
         except UnmaskError as error:
@@ -67,7 +67,7 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise FileProblem(f"{path}: can't be written ({error.strerror})") from None
+        raise FileError(f"{path}: can't be written ({error.strerror})") from None
 
 
 def _failure(path: Path, error: UnmaskError) -> dict[str, Any]:

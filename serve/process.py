@@ -26,9 +26,9 @@ def start(arguments: list[str], environment: dict[str, str], directory: Path, ou
 
     On Linux the kernel kills it when the calling thread ends, so call this from the main thread.
     """
-    leash = [sys.executable, "-I", "-S", str(Path(__file__).with_name("leash.py")), str(os.getpid())]
+    parent_death = [sys.executable, "-I", "-S", str(Path(__file__).with_name("parent_death.py")), str(os.getpid())]
     return subprocess.Popen(
-        [*leash, *arguments] if sys.platform == "linux" else arguments,
+        [*parent_death, *arguments] if sys.platform == "linux" else arguments,
         env=environment,
         cwd=directory,
         stdin=subprocess.DEVNULL,

@@ -11,7 +11,7 @@ from typing import IO
 
 import psutil
 
-from detector.errors import FileProblem
+from detector.errors import FileError
 from serve.errors import AlreadyRunning
 from serve.settings import LOOPBACK, MODEL, PORTS, Settings
 
@@ -100,13 +100,13 @@ def find_record(state: Path) -> Record | None:
 def take_lock(state: Path) -> IO[str]:
     """Hold the state folder as long as the returned file is open.
 
-    Raises `AlreadyRunning` when another server does, `FileProblem` when it can't be written.
+    Raises `AlreadyRunning` when another server does, `FileError` when it can't be written.
     """
     try:
         state.mkdir(parents=True, exist_ok=True)
         lock = (state / "lock").open("a", encoding="utf-8")
     except OSError as error:
-        raise FileProblem(f"{state}: can't be written ({error.strerror}); give another folder with --state") from None
+        raise FileError(f"{state}: can't be written ({error.strerror}); give another folder with --state") from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -107,7 +107,7 @@ def render(
     """Write TorchServe's files under `layout` and return the command that starts it with them.
 
     archives: version to file name in the model store, the default version first.
-    Raises `FileProblem` when there is no Java or no TorchServe.
+    Raises `FileError` when there is no Java or no TorchServe.
     """
     layout.make()
     (layout.config / "config.properties").write_text(_properties(config(settings, archives, layout)), encoding="utf-8")

@@ -85,7 +85,7 @@ class Supervisor:
     def run(self) -> int:
         """Serve until TERM or Ctrl-C; returns 0.
 
-        Raises `FileProblem` when the artifacts are not what their manifest says, `PortTaken`, `AlreadyRunning`,
+        Raises `FileError` when the artifacts are not what their manifest says, `PortTaken`, `AlreadyRunning`,
         `StartupFailed` with the reason when the model does not get ready, and `ServerDied` when TorchServe ends by itself.
         """
         settings = self._settings

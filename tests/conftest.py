@@ -99,8 +99,8 @@ def write_run(folder: Path, model: str, photos: list[bytes], *, hidden: tuple[in
     import torch
 
     from detector import ImageSpec, decode_image
-    from training.checkpoint import Checkpoint, save_checkpoint
-    from training.models import ModelConfig, build_model
+    from training.models.build import ModelConfig, build_model
+    from training.models.checkpoint import Checkpoint, save_checkpoint
 
     spec, config = ImageSpec(size=size), ModelConfig(name=model, hidden=hidden)
     torch.manual_seed(7)

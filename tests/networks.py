@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.models import ModelConfig, build_model
-from training.networks import DetectorNet, DualStreamNet
+from training.models.build import ModelConfig, build_model
+from training.models.networks import DetectorNet, DualStreamNet
 
 SMALL = {
     "linear head": ModelConfig("test_resnet", hidden=()),

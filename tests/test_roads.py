@@ -8,7 +8,7 @@ import torch
 
 from detector import CalibrationCurve, Manifest, decode_image
 from detector.scorer import Scorer
-from training.checkpoint import load_checkpoint
+from training.models.checkpoint import load_checkpoint
 
 
 def checkpoint_answers(run_dir, manifest: Manifest, photos: list[bytes]) -> list[dict]:

@@ -50,11 +50,11 @@ def _fit(arguments: argparse.Namespace) -> int:
     # Read when torch is first imported. OpenMP's threads otherwise spin while they wait for each other, and on a machine that
     # does anything else training nearly stands still: under 5 photos a second against 16 to 27, two threads on two busy cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from training.fit import fit  # after the options are known to be good: torch takes seconds to import
+    from training.fit.fit import fit  # after the options are known to be good: torch takes seconds to import
 
     metrics = fit(options)
     if metrics:  # empty in all processes but the first
-        from training.report import summary
+        from training.report.report import summary
 
         print(summary(metrics, options.out))
     return 0
@@ -79,7 +79,7 @@ def _faults(arguments: argparse.Namespace) -> int:
 
     options = options_of(arguments)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from training.fault_grid import run_grid, table
+    from training.fit.fault_grid import run_grid, table
 
     print(table(run_grid(options)))
     return 0
@@ -119,7 +119,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--robustness-photos is {arguments.robustness_photos}; give 2 or more")
     if arguments.pointing_photos < 1:
         raise UsageError(f"--pointing-photos is {arguments.pointing_photos}; give 1 or more")
-    from training.evaluation import evaluate_folder, from_checkpoint, from_onnx
+    from training.evaluation.evaluate import evaluate_folder, from_checkpoint, from_onnx
 
     judged = from_onnx(arguments.model) if arguments.model else from_checkpoint(arguments.checkpoint)
     result = evaluate_folder(
@@ -160,8 +160,8 @@ def _add_recalibrate(commands: Any) -> None:
 def _recalibrate(arguments: argparse.Namespace) -> int:
     if arguments.target_fpr is not None and not 0 < arguments.target_fpr < 0.5:
         raise UsageError(f"--target-fpr is {arguments.target_fpr}; it must lie above 0 and below 0.5")
-    from training.recalibrate import recalibrate
-    from training.report import summary
+    from training.fit.recalibrate import recalibrate
+    from training.report.report import summary
 
     metrics = recalibrate(
         arguments.run,
@@ -192,7 +192,7 @@ def _add_audit(commands: Any) -> None:
 
 
 def _audit(arguments: argparse.Namespace) -> int:
-    from training.audit import audit_folder
+    from training.audit.audit import audit_folder
 
     found = audit_folder(arguments.directory, group_by=arguments.group_by, out=arguments.out, progress=True)
     print(json.dumps(found.to_dict(), indent=2, ensure_ascii=False) if arguments.json else found.text())
@@ -211,7 +211,7 @@ def _add_inspect(commands: Any) -> None:
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
-    from training.inspection import describe
+    from training.models.inspection import describe
 
     print(json.dumps(describe(arguments.checkpoint), indent=2))
     return 0
@@ -233,7 +233,7 @@ def _add_push(commands: Any) -> None:
 
 
 def _push(arguments: argparse.Namespace) -> int:
-    from training.hub import push
+    from training.report.push import push
 
     print(push(arguments.run, arguments.repository, private=not arguments.public, allow_faulty=arguments.allow_faulty))
     return 0

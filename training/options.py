@@ -9,7 +9,7 @@ from typing import Any
 
 from detector.errors import UsageError
 from detector.spec import ImageSpec
-from training.presets import DUAL_STREAM, ENSEMBLE
+from training.models.presets import DUAL_STREAM, ENSEMBLE
 
 AMP_CHOICES = ("no", "auto", "fp16", "bf16")
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -19,6 +19,7 @@ AUGMENTATIONS = ("standard", "crop", "flip")
 PSEUDO_FAKES = ("none", "sbi")
 HUB = "hf://"  # weights from a repository of the Hugging Face hub: hf://org/repo
 FAULTY_MODES = ("label_noise", "input_noise", "shuffle_labels", "wrong_loss", "random_weight_reset")
+_STRENGTH = {"label_noise": "label_noise_frac", "input_noise": "input_noise_std"}
 # Say how one network is made and trained, which an ensemble of finished ones is not.
 OF_TRAINING = (
     *("hidden", "dropout", "head_norm", "multiscale", "gram", "zoom", "freeze_backbone", "augment", "mixup"),
@@ -174,3 +175,15 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_plain(v) for v in value]
     return str(value) if isinstance(value, Path) else value
+
+
+def faults_in(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The faults that a run's recorded arguments injected, with their strength; {} for a clean run."""
+    found: dict[str, Any] = {}
+    if mode := arguments.get("faulty_mode"):
+        found["faulty_mode"] = mode
+        if strength := _STRENGTH.get(mode):
+            found[strength] = arguments[strength]
+    if n := arguments.get("zero_grad_every_n"):
+        found["zero_grad_every_n"] = n
+    return found

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.photos import drawn_photos, load_photos, refuse_broken
-from detector import FileProblem, ImageSpec, UsageError
+from detector import FileError, ImageSpec, UsageError
 
 
 def test_drawn_photos_are_256_px_jpegs_and_the_same_each_time() -> None:
@@ -36,9 +36,9 @@ def test_a_folder_gives_as_many_as_asked_for_spread_over_its_subfolders(tmp_path
 
 
 def test_a_folder_without_photos_and_a_missing_one_are_clear_errors(tmp_path: Path) -> None:
-    with pytest.raises(FileProblem, match="holds no photo"):
+    with pytest.raises(FileError, match="holds no photo"):
         load_photos(tmp_path, 4)
-    with pytest.raises(FileProblem, match="no such folder"):
+    with pytest.raises(FileError, match="no such folder"):
         load_photos(tmp_path / "nowhere", 4)
     with pytest.raises(UsageError):
         load_photos(None, 0)
@@ -46,5 +46,5 @@ def test_a_folder_without_photos_and_a_missing_one_are_clear_errors(tmp_path: Pa
 
 def test_a_broken_photo_is_refused_by_name_before_it_is_sent(tmp_path: Path) -> None:
     (tmp_path / "broken.jpg").write_bytes(drawn_photos(1)[0].data[:500])
-    with pytest.raises(FileProblem, match=r"broken\.jpg"):
+    with pytest.raises(FileError, match=r"broken\.jpg"):
         refuse_broken(load_photos(tmp_path, 4), ImageSpec())

@@ -10,11 +10,11 @@ from typing import Any
 import psutil
 import pytest
 
-from benchmarks import in_turn
+from benchmarks import alternating as in_turn
 from benchmarks.__main__ import main
+from benchmarks.compare import ratios
 from benchmarks.peers import PEERS
 from benchmarks.serving import why_not
-from benchmarks.versus import ratios
 
 USERS = (1, 4)
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.isotonic import IsotonicRegression
 
-from detector import CalibrationCurve, FileProblem
+from detector import CalibrationCurve, FileError
 
 
 def isotonic(seed: int = 0, n: int = 400) -> CalibrationCurve:
@@ -71,7 +71,7 @@ def test_the_knots_survive_json_exactly():
     [([0.1], [0.2]), ([0.5, 0.1], [0, 1]), ([0, 1], [1, 0]), ([0, 2], [0, 1]), ([0, np.nan], [0, 1]), ([0, 1], [0, 0, 1])],
 )
 def test_what_is_no_monotone_curve_is_refused(x, y):
-    with pytest.raises(FileProblem, match="calibration curve"):
+    with pytest.raises(FileError, match="calibration curve"):
         CalibrationCurve(np.array(x), np.array(y))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detector import CalibrationCurve, FileProblem, ImageSpec, Manifest, ModelIdentity, Verdict, error_body, sha256
+from detector import CalibrationCurve, FileError, ImageSpec, Manifest, ModelIdentity, Verdict, error_body, sha256
 from detector.errors import TruncatedImage
 from detector.verdict import ModelOutputError
 
@@ -38,12 +38,12 @@ def test_a_spec_survives_json():
     "change", [{"size": 3}, {"resize": "pad"}, {"interpolation": "area"}, {"std": (0, 1, 1)}, {"max_pixels": 0}]
 )
 def test_a_spec_that_cannot_work_is_refused(change):
-    with pytest.raises(FileProblem, match=next(iter(change))):
+    with pytest.raises(FileError, match=next(iter(change))):
         ImageSpec(**change)
 
 
 def test_a_spec_with_an_unknown_key_is_refused():
-    with pytest.raises(FileProblem, match="sharpen"):
+    with pytest.raises(FileError, match="sharpen"):
         ImageSpec.from_dict({"size": 64, "sharpen": True})
 
 
@@ -113,17 +113,17 @@ def test_a_manifest_survives_its_file(manifest, tmp_path):
 def test_a_changed_or_missing_file_is_refused(manifest, tmp_path):
     manifest.verify(tmp_path)
     (tmp_path / "model.onnx").write_bytes(b"weightz")
-    with pytest.raises(FileProblem, match=r"model\.onnx: SHA-256"):
+    with pytest.raises(FileError, match=r"model\.onnx: SHA-256"):
         manifest.verify(tmp_path)
     (tmp_path / "model.onnx").unlink()
-    with pytest.raises(FileProblem, match="missing"):
+    with pytest.raises(FileError, match="missing"):
         manifest.verify(tmp_path)
-    with pytest.raises(FileProblem, match="not listed"):
+    with pytest.raises(FileError, match="not listed"):
         manifest.verify(tmp_path, only=("other.onnx",))
 
 
 def test_a_manifest_can_not_point_outside_its_folder(manifest, tmp_path):
-    with pytest.raises(FileProblem, match="plain file names"):
+    with pytest.raises(FileError, match="plain file names"):
         replace(manifest, files={"../secret": "00"}).verify(tmp_path)
 
 
@@ -142,12 +142,12 @@ def test_a_manifest_that_cannot_be_right_is_refused_by_name(manifest, tmp_path, 
     values = json.loads(json.dumps(manifest.to_dict()))
     edit(values)
     (tmp_path / "manifest.json").write_text(json.dumps(values))
-    with pytest.raises(FileProblem, match=r"manifest\.json.*" + message):
+    with pytest.raises(FileError, match=r"manifest\.json.*" + message):
         Manifest.load(tmp_path / "manifest.json")
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"[" * 100_000])
 def test_a_file_that_is_no_manifest_is_refused(tmp_path, content):
     (tmp_path / "manifest.json").write_bytes(content)
-    with pytest.raises(FileProblem, match=r"manifest\.json"):
+    with pytest.raises(FileError, match=r"manifest\.json"):
         Manifest.load(tmp_path / "manifest.json")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from detector import FileProblem, Manifest, decode_image
+from detector import FileError, Manifest, decode_image
 from detector.scorer import Scorer
 from tests.conftest import ROOT
 
@@ -74,7 +74,7 @@ def test_wrong_usage_and_an_absent_model_have_their_own_exit_codes(artifacts, ph
 def test_a_tampered_model_is_refused(artifacts, tmp_path):
     (tmp_path / "manifest.json").write_bytes((artifacts / "manifest.json").read_bytes())
     (tmp_path / "model.onnx").write_bytes((artifacts / "model.onnx").read_bytes() + b"\0")
-    with pytest.raises(FileProblem, match="SHA-256"):
+    with pytest.raises(FileError, match="SHA-256"):
         Scorer(tmp_path / "model.onnx")
 
 

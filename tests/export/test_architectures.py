@@ -20,9 +20,9 @@ from export.onnx_model import save_model, scores_to_onnx
 from export.torchscript import load_torchscript
 from tests.conftest import steep_curve, write_json
 from tests.networks import SMALL, lived_in
-from training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from training.models import ModelConfig
-from training.presets import PRESETS
+from training.models.build import ModelConfig
+from training.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from training.models.presets import PRESETS
 
 SPEC = ImageSpec(size=64)
 

@@ -11,7 +11,7 @@ import pytest
 from detector import Manifest
 from export.__main__ import main
 from tests.conftest import write_run
-from training.checkpoint import load_checkpoint, save_checkpoint
+from training.models.checkpoint import load_checkpoint, save_checkpoint
 
 
 def test_a_faulty_run_is_refused_by_name_and_marked_when_it_is_wanted_all_the_same(

@@ -12,9 +12,9 @@ from export import ParityError, export_run
 from export.__main__ import main
 from export.noise import Noise, measure_noise
 from export.parity import compare_roads, require
-from export.roads import Answers, Road
+from export.runners import Answers, Road
 from tests.conftest import write_json
-from training.checkpoint import load_checkpoint, save_checkpoint
+from training.models.checkpoint import load_checkpoint, save_checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import torch
 
 from detector import ImageSpec, decode_image
 from export.graph import ScoringGraph
-from training.checkpoint import Checkpoint, load_checkpoint
+from training.models.checkpoint import Checkpoint, load_checkpoint
 
 
 @pytest.fixture(scope="module")

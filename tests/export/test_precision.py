@@ -27,7 +27,7 @@ from export.search import Search, logits
 from handlers.engine import load_engine
 from tests.conftest import encode, write_json, write_run
 from tests.serve.running import RunningServer
-from training.checkpoint import load_checkpoint, save_checkpoint
+from training.models.checkpoint import load_checkpoint, save_checkpoint
 
 PARTS = {"Train": 64, "Validation": 20}
 

@@ -16,7 +16,7 @@ from detector.scorer import Scorer
 from export.__main__ import main
 from export.archive import extract_archive
 from tests.conftest import write_json
-from training.checkpoint import load_checkpoint, save_checkpoint
+from training.models.checkpoint import load_checkpoint, save_checkpoint
 
 
 def weights(model: Path) -> dict[str, bytes]:

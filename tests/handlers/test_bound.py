@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from detector.devices import Device
-from detector.errors import FileProblem
+from detector.errors import FileError
 from detector.manifest import Manifest
 from detector.scorer import OUTPUTS, open_session, run_graph
 from handlers import engine
-from handlers.bound import BoundGraph, bucket_sizes
 from handlers.engine import GpuEngine, GpuOptions
+from handlers.io_binding import BoundGraph, bucket_sizes
 
 
 def test_sizes_are_powers_of_two_up_to_the_largest() -> None:
@@ -63,7 +63,7 @@ def test_a_device_is_known_by_its_name(name: str, device: Device) -> None:
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:x", "cpu:1", "", "tensorrt:-1"])
 def test_any_other_name_is_refused_with_those_that_work(name: str) -> None:
-    with pytest.raises(FileProblem, match="cpu, cuda, cuda:N, tensorrt and tensorrt:N are accepted"):
+    with pytest.raises(FileError, match="cpu, cuda, cuda:N, tensorrt and tensorrt:N are accepted"):
         Device.parse(name)
 
 
@@ -88,7 +88,7 @@ def test_without_recorded_graphs_photos_are_scored_all_the_same(
 
     def on_cpu(path: Path, *, device: str, graphs: bool, engines: Path | None) -> object:
         if graphs:
-            raise FileProblem("model.onnx: ONNX Runtime can't load it (a node is not on CUDA)")
+            raise FileError("model.onnx: ONNX Runtime can't load it (a node is not on CUDA)")
         return open_session(path, threads=1)
 
     monkeypatch.setattr(engine, "open_session", on_cpu)

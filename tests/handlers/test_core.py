@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from detector.errors import FileProblem, ImageError, UnmaskError, UsageError
+from detector.errors import FileError, ImageError, UnmaskError, UsageError
 from detector.scorer import Scorer
 from handlers.core import Core
 from handlers.engine import Scores
@@ -226,6 +226,6 @@ def test_the_api_page_lists_every_code_that_an_answer_can_have_with_its_status()
             yield from kinds(sub)
 
     own = [k for k in kinds(UnmaskError) if k.__module__.partition(".")[0] in ("detector", "handlers")]
-    answered = {(k.code, k.status) for k in own} - {(k.code, k.status) for k in (UsageError, FileProblem, ImageError)}
+    answered = {(k.code, k.status) for k in own} - {(k.code, k.status) for k in (UsageError, FileError, ImageError)}
     page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
     assert {(code, int(status)) for code, status in re.findall(r"^\| `(\w+)` \| (\d+) \|", page, re.MULTILINE)} == answered

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from detector import FileProblem, decode_image
+from detector import FileError, decode_image
 from detector.scorer import Scorer
 from handlers.engine import OnnxEngine, TorchScriptEngine, load_engine
 
@@ -51,18 +51,18 @@ def test_a_changed_model_is_refused_before_it_is_opened(kind, archives, tmp_path
     with model.open("r+b") as file:
         file.seek(1000)
         file.write(b"\xff\x00\xff")
-    with pytest.raises(FileProblem, match=rf"{model.name}: SHA-256"):
+    with pytest.raises(FileError, match=rf"{model.name}: SHA-256"):
         load_engine(folder)
 
 
 def test_an_archive_with_two_models_or_none_is_refused(archives, tmp_path):
     folder = shutil.copytree(archives["onnx"], tmp_path / "two")
     shutil.copy(archives["torchscript"] / "model.pt", folder)
-    with pytest.raises(FileProblem, match="holds 2"):
+    with pytest.raises(FileError, match="holds 2"):
         load_engine(folder)
     for model in folder.glob("model.*"):
         model.unlink()
-    with pytest.raises(FileProblem, match="holds 0"):
+    with pytest.raises(FileError, match="holds 0"):
         load_engine(folder)
 
 
@@ -71,12 +71,12 @@ def test_an_absent_gpu_is_named(archives):
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")
     for kind in ("onnx", "torchscript"):
-        with pytest.raises(FileProblem, match="cuda"):
+        with pytest.raises(FileError, match="cuda"):
             load_engine(archives[kind], device="cuda:0")
 
 
 def test_tensorrt_is_for_onnx_models(archives):
-    with pytest.raises(FileProblem, match="device tensorrt runs ONNX models only; use --device cuda"):
+    with pytest.raises(FileError, match="device tensorrt runs ONNX models only; use --device cuda"):
         load_engine(archives["torchscript"], device="tensorrt:0")
 
 

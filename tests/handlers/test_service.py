@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from detector import FileProblem
+from detector import FileError
 from handlers.service import Service, choose_device
 
 context_module = pytest.importorskip("ts.context")
@@ -16,7 +16,7 @@ def test_a_worker_that_imported_another_detector_than_the_archives_refuses(archi
     reason = tmp_path / "reason.txt"
     monkeypatch.setenv("UNMASK_LOAD_ERROR", str(reason))
     context = context_module.Context("detector", str(archives["onnx"]), {}, 4, None, "0.12.0")
-    with pytest.raises(FileProblem, match="PYTHONPATH"):
+    with pytest.raises(FileError, match="PYTHONPATH"):
         Service().initialize(context)
     assert "PYTHONPATH" in reason.read_text()
 
@@ -78,5 +78,5 @@ def test_the_model_runs_on_the_gpu_that_torchserve_dealt(gpu, wanted, device):
 
 
 def test_a_gpu_that_torchserve_does_not_find_is_not_made_a_cpu_in_silence():
-    with pytest.raises(FileProblem, match="nvidia-smi"):
+    with pytest.raises(FileError, match="nvidia-smi"):
         choose_device(None, "cuda")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from handlers import engine
+from handlers.cpu_lock import Turns
 from handlers.engine import PEACE, OnnxEngine
-from handlers.turns import Turns
 
 
 def test_one_is_alone_while_no_other_computes(tmp_path: Path) -> None:

@@ -10,13 +10,13 @@ import time
 import psutil
 import pytest
 
-from detector import FileProblem
+from detector import FileError
 from serve import grpc_stubs, java
 from serve.process import start, stop
 
 
 def test_java_home_is_taken_at_its_word(tmp_path):
-    with pytest.raises(FileProblem, match="JAVA_HOME"):
+    with pytest.raises(FileError, match="JAVA_HOME"):
         java.find_java({"JAVA_HOME": str(tmp_path)})
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "java").touch()

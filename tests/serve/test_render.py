@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from detector import FileProblem
+from detector import FileError
 from serve import patches
 from serve.render import Layout, render
 from serve.settings import Settings, load_settings
@@ -92,7 +92,7 @@ def test_another_torchserves_jar_is_not_patched(tmp_path):
     jar = tmp_path / "model-server.jar"
     with zipfile.ZipFile(jar, "w") as archive:
         archive.writestr(next(iter(patches.PATCHES)), b"\xca\xfe\xba\xbe another")
-    with pytest.raises(FileProblem, match=r"0\.12\.0"):
+    with pytest.raises(FileError, match=r"0\.12\.0"):
         patches.write_patched_classes(jar, tmp_path)
 
 

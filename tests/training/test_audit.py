@@ -15,11 +15,11 @@ from detector import ImageSpec
 from tests.conftest import encode
 from tests.training.conftest import TINY, fit
 from training.__main__ import main
-from training.cache import open_cache
-from training.data import DataProblem, Photo, divide, find_photos, fingerprint
-from training.duplicates import find_matches, group_names, group_numbers
-from training.facts import facts_of, read_facts
-from training.shortcuts import ALL, FEATURES, measure
+from training.audit.duplicates import find_matches, group_names, group_numbers
+from training.audit.shortcuts import ALL, FEATURES, measure
+from training.data.cache import open_cache
+from training.data.facts import facts_of, read_facts
+from training.data.photos import DataProblem, Photo, divide, find_photos, fingerprint
 
 
 def paint(folder: Path, count: int, *, seed: int, grain: float = 0) -> None:

@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 
 from detector import CalibrationCurve
 from tests.training.conftest import TINY, fit
-from training.calibrate import TooFewToCalibrate, fit_all, fit_calibration, sampled
+from training.calibration.methods import TooFewToCalibrate, fit_all, fit_calibration, sampled
 
 METHODS = ("isotonic", "platt", "temperature", "beta")
 

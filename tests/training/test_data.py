@@ -12,8 +12,8 @@ import pytest
 from detector import ImageSpec, decode_image
 from detector.errors import UsageError
 from tests.training.conftest import draw
-from training.cache import open_cache
-from training.data import Photo, counts, divide, find_photos, fingerprint
+from training.data.cache import open_cache
+from training.data.photos import Photo, counts, divide, find_photos, fingerprint
 
 SPEC = ImageSpec(size=24)
 

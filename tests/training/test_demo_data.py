@@ -17,7 +17,7 @@ from PIL import Image
 from scipy.ndimage import laplace
 from sklearn.metrics import roc_auc_score
 
-from detector.errors import FileProblem, UsageError
+from detector.errors import FileError, UsageError
 from training.demo.dataset import GENUINE, LIST, MARKER, STAGE, generate
 from training.demo.forgery import FAMILIES
 
@@ -134,7 +134,7 @@ def test_files_of_others_are_refused_and_left_alone(tmp_path: Path, made: bool) 
     holiday.parent.mkdir(parents=True, exist_ok=True)
     holiday.write_bytes(b"mine")
     before = bytes_of(tmp_path)
-    with pytest.raises(FileProblem, match="holiday"):
+    with pytest.raises(FileError, match="holiday"):
         generate(tmp_path, count=22, size=64, workers=1, progress=False)
     assert bytes_of(tmp_path) == before
 

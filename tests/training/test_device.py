@@ -9,7 +9,7 @@ import pytest
 
 FAULTS = """
 import resource, sys, torch
-from training.device import keep_freed_memory
+from training.fit.device import keep_freed_memory
 if sys.argv[1] == "kept":
     keep_freed_memory()
 net = torch.nn.Sequential(*(torch.nn.Conv2d(3 if i == 0 else 32, 32, 3) for i in range(3)))

@@ -15,8 +15,8 @@ import torch
 from detector import CalibrationCurve, decode_image
 from tests.training.conftest import fit
 from training.__main__ import main
-from training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from training.loader import normalise
+from training.data.loader import normalise
+from training.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 COMMON = [
     *("--no-pretrained", "--size", 32, "--lr", 3e-3, "--batch-size", 16, "--workers", 0, "--device", "cpu", "--epochs", 1),

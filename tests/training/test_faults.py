@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from tests.training.conftest import TINY, fit
-from training.checkpoint import load_checkpoint
-from training.faults import make_fault
-from training.models import ModelConfig, build_model
+from training.faults.injection import make_fault
+from training.models.build import ModelConfig, build_model
+from training.models.checkpoint import load_checkpoint
 from training.options import FitOptions
 
 LABELS = np.arange(200) % 2

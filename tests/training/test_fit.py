@@ -19,8 +19,8 @@ from PIL import Image
 
 from detector import CalibrationCurve, ImageSpec, decode_image
 from tests.training.conftest import TINY, draw_set, fit
-from training.checkpoint import load_checkpoint
-from training.loader import normalise
+from training.data.loader import normalise
+from training.models.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}

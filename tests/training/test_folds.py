@@ -11,7 +11,7 @@ import pytest
 
 from tests.training.conftest import TINY, fit
 from training.__main__ import main
-from training.scores import ScoreTable
+from training.evaluation.scores import ScoreTable
 
 QUICK = [*TINY, "--epochs", 2, "--folds", 3]
 

@@ -13,12 +13,12 @@ from torch import Tensor
 from detector import ImageSpec
 from detector.errors import UsageError
 from tests.training.conftest import fit
-from training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from training.forensic import BayarConstraint, ForensicStream, srm_kernels
-from training.loader import normalise
-from training.models import ModelConfig, build_model
-from training.networks import DualStreamNet
-from training.weights import initial_model
+from training.data.loader import normalise
+from training.models.build import ModelConfig, build_model
+from training.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from training.models.forensic import BayarConstraint, ForensicStream, srm_kernels
+from training.models.networks import DualStreamNet
+from training.models.weights import initial_model
 
 CONFIG = ModelConfig("dual_stream", hidden=(8,))
 

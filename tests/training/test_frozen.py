@@ -15,12 +15,12 @@ from safetensors.torch import load_file, save_file
 from detector import ImageSpec
 from tests.networks import photos
 from tests.training.conftest import TINY, fit
-from training.cache import PhotoCache
-from training.checkpoint import load_checkpoint
-from training.frozen import FrozenFeatures, open_features
-from training.loader import CachedPhotos, make_loader, normalise
-from training.loop import Judge, Trainer
-from training.models import ModelConfig, build_model
+from training.data.cache import PhotoCache
+from training.data.loader import CachedPhotos, make_loader, normalise
+from training.fit.frozen import FrozenFeatures, open_features
+from training.fit.loop import Judge, Trainer
+from training.models.build import ModelConfig, build_model
+from training.models.checkpoint import load_checkpoint
 
 SPEC = ImageSpec(size=32)
 CONFIG = ModelConfig("squeezenet1_1", (8,), multiscale=True, gram=(2,), zoom=2.0)

@@ -17,7 +17,7 @@ from safetensors.torch import load
 
 from tests.training.conftest import TINY
 from tests.training.hub_server import Hub, running_hub
-from training.checkpoint import load_checkpoint
+from training.models.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 NAME = "a-team/detector"

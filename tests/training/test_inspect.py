@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from training.__main__ import main
-from training.checkpoint import load_checkpoint
+from training.models.checkpoint import load_checkpoint
 
 
 class Bomb:

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from detector import ImageSpec
-from training.augment import augmentation, augmented
-from training.loader import CachedPhotos, EpochSampler, make_loader, normalise
+from training.data.augment import augmentation, augmented
+from training.data.loader import CachedPhotos, EpochSampler, make_loader, normalise
 
 LABELS = np.arange(20) % 2
 

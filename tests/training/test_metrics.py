@@ -9,7 +9,7 @@ import pytest
 from scipy.optimize import brentq
 from sklearn import metrics as reference
 
-from training.metrics import (
+from training.evaluation.metrics import (
     average_precision,
     equal_mass_bins,
     evaluate,

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.training.conftest import TINY, fit
-from training.mixup import mixed
+from training.data.mixup import mixed
 
 
 def test_a_photo_and_its_label_are_blended_by_the_same_share_and_its_own_is_the_larger() -> None:

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tests.networks import SMALL, lived_in, photos
-from training.gram import GramNet
-from training.models import ModelConfig
-from training.networks import DetectorNet, DualStreamNet, EnsembleNet, PooledNet
-from training.presets import PRESETS
+from training.models.build import ModelConfig
+from training.models.gram import GramNet
+from training.models.networks import DetectorNet, DualStreamNet, EnsembleNet, PooledNet
+from training.models.presets import PRESETS
 
 
 def of(name: str) -> ModelConfig:

@@ -11,8 +11,8 @@ import pytest
 from detector import ImageSpec
 from tests.training.conftest import draw
 from training.__main__ import main
-from training.pointing import play
-from training.pseudo_fakes import self_blend
+from training.data.pseudo_fakes import self_blend
+from training.evaluation.pointing_game import play
 
 SPEC = ImageSpec(size=64)
 
@@ -31,7 +31,7 @@ def test_a_map_of_the_blend_itself_hits_and_its_opposite_misses(real: list[Path]
         masks.append(self_blend(pixels, seed).mask.reshape(8, 8, 8, 8).mean(axis=(1, 3)))
         return pixels
 
-    monkeypatch.setattr("training.pointing.pseudo_fake", remembered)
+    monkeypatch.setattr("training.evaluation.pointing_game.pseudo_fake", remembered)
 
     def knowing(images: np.ndarray) -> np.ndarray:
         return np.stack(masks[-len(images) :])

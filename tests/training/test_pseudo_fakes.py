@@ -12,9 +12,9 @@ from scipy.ndimage import uniform_filter
 from sklearn.metrics import roc_auc_score
 
 from tests.training.conftest import TINY, fit
-from training.data import Parts
-from training.loader import CachedPhotos, EpochSampler, make_loader
-from training.pseudo_fakes import genuine, joined, paired, pseudo_fake, self_blend
+from training.data.loader import CachedPhotos, EpochSampler, make_loader
+from training.data.photos import Parts
+from training.data.pseudo_fakes import genuine, joined, paired, pseudo_fake, self_blend
 
 PLATT = ("--calibration", "platt")
 

@@ -12,7 +12,7 @@ import pytest
 from detector import CalibrationCurve
 from tests.training.conftest import draw
 from training.__main__ import main
-from training.scores import ScoreTable
+from training.evaluation.scores import ScoreTable
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 
 from detector.overlay import overlaid
-from training.mistakes import worst
-from training.report import write_report
+from training.evaluation.mistakes import worst
+from training.report.report import write_report
 
 
 def test_the_page_needs_nothing_else_and_shows_every_plot(tiny_run: Path) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from training.thresholds import threshold_for_fpr
+from training.calibration.thresholds import threshold_for_fpr
 
 
 @pytest.mark.parametrize("target", [0.005, 0.01, 0.05, 0.2])

@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from detector.errors import FileProblem, UsageError
+from detector.errors import FileError, UsageError
 from tests.training.conftest import fit
-from training.models import ModelConfig, build_model
-from training.weights import initial_model, read_weights
+from training.models.build import ModelConfig, build_model
+from training.models.weights import initial_model, read_weights
 
 CONFIG = ModelConfig(name="test_resnet", hidden=(8,))
 
@@ -47,7 +47,7 @@ def test_a_weights_file_runs_no_code(tmp_path: Path, capfd: pytest.CaptureFixtur
     (tmp_path / "bomb.pth").write_bytes(pickle.dumps(_Bomb(), protocol=2))
     torch.save({"state_dict": _Bomb()}, tmp_path / "bomb2.pth")
     for name in ("bomb.pth", "bomb2.pth"):
-        with pytest.raises(FileProblem, match=name):
+        with pytest.raises(FileError, match=name):
             read_weights(tmp_path / name)
     assert "ran" not in capfd.readouterr().out
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from detector.errors import FileProblem, UsageError
+from detector.errors import FileError, UsageError
 from training.demo.camera import FINAL_QUALITIES, Camera, edit, ship
 from training.demo.forgery import FAMILIES, Target
 from training.demo.portrait import Pose, draw_portrait
@@ -73,7 +73,7 @@ def generate(
     The layout is `{Train,Validation}/{Real,Fake}/*.jpg` (80/20) and `families.csv` (file, label, family, split). The same
     count, size and seed give the same bytes, however many `workers` draw it (processes; as many as there are cores to use).
     The set appears when it is finished, not before. A finished one with the same parameters is kept, one with others is
-    replaced. Raises UsageError for parameters that can't work, and FileProblem for a directory that holds anything else or
+    replaced. Raises UsageError for parameters that can't work, and FileError for a directory that holds anything else or
     can't be written.
     """
     if count < 20:
@@ -105,7 +105,7 @@ def generate(
     except BaseException as error:
         _remove(directory, MARKER, *SPLITS, LIST, STAGE)
         if isinstance(error, OSError):
-            raise FileProblem(f"{directory}: the portraits can't be written ({error.strerror or error})") from error
+            raise FileError(f"{directory}: the portraits can't be written ({error.strerror or error})") from error
         raise
 
 
@@ -205,16 +205,16 @@ def _files(directory: Path) -> set[str]:
 
 
 def _refuse_foreign(directory: Path) -> None:
-    """Raise FileProblem unless `directory` is new, empty, or holds nothing but what an earlier run wrote."""
+    """Raise FileError unless `directory` is new, empty, or holds nothing but what an earlier run wrote."""
     accepted = "a new or empty directory, or one that `demo-data` made, is accepted"
     if directory.exists() and not directory.is_dir():
-        raise FileProblem(f"{directory} is a file: {accepted}")
+        raise FileError(f"{directory} is a file: {accepted}")
     files = {file for file in _files(directory) if not file.startswith(f"{STAGE}/")}
     if (directory / MARKER).is_file() or (directory / STAGE).is_dir():
         with suppress(OSError, ValueError, KeyError), (directory / LIST).open(newline="", encoding="utf-8") as file:
             files -= {row["file"] for row in csv.DictReader(file)} | {LIST, MARKER}
     if files:
-        raise FileProblem(f"{directory} holds files that are not ours, such as {min(files)}: {accepted}")
+        raise FileError(f"{directory} holds files that are not ours, such as {min(files)}: {accepted}")
 
 
 def _remove(directory: Path, *names: str) -> None:

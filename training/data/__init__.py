@@ -1,0 +1,1 @@
+"""The training photos: found, divided, decoded once, varied and loaded."""

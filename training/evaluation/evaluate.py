@@ -1,0 +1,174 @@
+"""Evaluation: any labelled folder, any checkpoint or exported model, judged by the same metrics as a training run."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from detector.batches import decoded_batches
+from detector.errors import UnmaskError, UsageError
+from detector.scorer import Scorer
+from detector.spec import ImageSpec
+from training.calibration.thresholds import DEFAULT
+from training.data.loader import normalise
+from training.data.photos import REAL, Photo, class_counts, find_photos, fingerprint, unreadable_warning
+from training.evaluation import pointing_game as pointing
+from training.evaluation import robustness
+from training.evaluation.families import checked_pattern, family_names, family_rows, group_rows
+from training.evaluation.metrics import evaluate, score_histogram
+from training.evaluation.mistakes import Heatmaps, of_files
+from training.models.checkpoint import BEST, load_calibration, load_checkpoint
+from training.report.report import write_report
+
+BATCH = 32
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A model to evaluate. score: uint8[N, H, W, 3] to raw and calibrated probability, float32[N] each. heatmaps: to maps."""
+
+    name: str
+    spec: ImageSpec
+    threshold: float
+    score: Callable[[NDArray[np.uint8]], tuple[Floats, Floats]]
+    heatmaps: Heatmaps
+
+
+def from_checkpoint(path: Path) -> Judged:
+    """A checkpoint with the curve and the threshold of its run; without them its raw probabilities are judged at 0.5."""
+    checkpoint = load_checkpoint(path)
+    network, spec = checkpoint.build(), checkpoint.image_spec
+    _, curve = load_calibration(path)
+
+    def prepared(images: NDArray[np.uint8]) -> torch.Tensor:
+        return normalise(torch.from_numpy(images).permute(0, 3, 1, 2), spec)
+
+    def score(images: NDArray[np.uint8]) -> tuple[Floats, Floats]:
+        with torch.inference_mode():
+            raw = network(prepared(images)).sigmoid().numpy()
+        return raw, curve(raw)
+
+    def heatmaps(images: NDArray[np.uint8]) -> Floats:
+        with torch.inference_mode():
+            return network.logit_and_map(prepared(images))[1].numpy()
+
+    return Judged(checkpoint.model_config.name, spec, _threshold_beside(path), score, heatmaps)
+
+
+def from_onnx(path: Path) -> Judged:
+    """An exported model with the manifest beside it, whose hash is checked first."""
+    scorer = Scorer(path)
+    manifest = scorer.manifest
+    return Judged(
+        manifest.model.backbone,
+        manifest.image_spec,
+        manifest.threshold,
+        lambda images: scorer.scores(images)[1:],
+        scorer.heatmaps,
+    )
+
+
+def evaluate_folder(
+    judged: Judged,
+    data: Path,
+    *,
+    part: str = "validation",
+    threshold: float | None = None,
+    family_by: str | None = None,
+    group_by: str | None = None,
+    robustness_photos: int = 0,
+    pointing_photos: int = 0,
+    out: Path | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Metrics with 95 % intervals of `judged` on the labelled photos in `data`, as JSON values.
+
+    part: of a folder that is divided into Train and Validation; one that is not is taken whole. threshold: None takes the
+    model's own. family_by, group_by: regular expressions on a photo's name, see `families`. robustness_photos: of each class,
+    that are scored again as they get worse; none for 0. pointing_photos: real ones, of whose pseudo-fakes the heatmaps are
+    tried; none for 0. out: folder for the report page and its plots, and `evaluation.json`.
+    Raises `DataProblem` when the folder is not laid out as expected, `UsageError` when a class has no readable photo.
+    """
+    family_by, group_by = checked_pattern(family_by, "--family-by"), checked_pattern(group_by, "--group-by")
+    photos = [p for p in find_photos(data) if part == "all" or p.part in (part, None)]
+    rows, raw, calibrated, unreadable = scores_of(judged, photos)
+    if unreadable:
+        print(unreadable_warning(unreadable, len(photos)), file=sys.stderr)
+    readable = [photos[row] for row in rows]
+    labels, names = np.array([photo.label for photo in readable], np.int64), [photo.name for photo in readable]
+    counts = class_counts(labels)
+    if min(counts.values()) < 1:
+        raise UsageError(f"--data {data}: {counts['real']} readable real photos and {counts['fake']} fake; both are needed")
+    threshold = threshold or judged.threshold
+    flagged = calibrated >= threshold
+    families = family_names(names, family_by)
+    groups = family_names(names, group_by) if group_by else None
+    files = [photo.path for photo in readable]
+    shown = of_files(files, names, labels, raw, calibrated, threshold, judged.spec, judged.heatmaps)
+    result = {
+        "model": judged.name,
+        "data": data.name,
+        "part": part if any(p.part for p in photos) else "all",
+        "counts": counts,
+        "validation": evaluate(labels, raw, calibrated, threshold=threshold, seed=seed),
+        "families": family_rows(families, labels, raw, flagged, seed=seed) if families else None,
+        "groups": group_rows(groups, labels, flagged) if groups else None,
+        "robustness": None,
+        "pointing_game": None,
+        "mistakes": [mistake.to_dict() for mistake in shown],
+        "reference_scores": score_histogram(calibrated),
+        "unreadable": unreadable,
+        "fingerprint": fingerprint(photos),
+    }
+    if robustness_photos:
+        result["robustness"] = robustness.measure(
+            judged.score, judged.spec, readable, threshold=threshold, per_class=robustness_photos, seed=seed
+        )
+    if pointing_photos:
+        real = [photo.path for photo in readable if photo.label == REAL][:pointing_photos]
+        result["pointing_game"] = pointing.play(judged.heatmaps, judged.spec, real, seed=seed)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "evaluation.json").write_text(json.dumps(result, indent=1, ensure_ascii=False), encoding="utf-8")
+        write_report(out / "report", result, labels, raw, calibrated, shown)
+    return result
+
+
+def scores_of(judged: Judged, photos: Sequence[Photo]) -> tuple[list[int], Floats, Floats, dict[str, str]]:
+    """Rows of the readable photos, their raw and calibrated probabilities, and why the others are not among them."""
+    rows: list[int] = []
+    unreadable: dict[str, str] = {}
+    raw, calibrated = [np.empty(0, np.float32)], [np.empty(0, np.float32)]
+    with tqdm(total=len(photos), desc="scoring", unit="photo", leave=False) as bar:
+        batches = decoded_batches([photo.path for photo in photos], judged.spec, BATCH)
+        for start, batch in zip(range(0, len(photos), BATCH), batches, strict=True):
+            entries = list(enumerate(batch, start))
+            good = [(row, content) for row, content in entries if not isinstance(content, UnmaskError)]
+            unreadable |= {photos[row].name: content.message for row, content in entries if isinstance(content, UnmaskError)}
+            if good:
+                rows += [row for row, _ in good]
+                p, q = judged.score(np.stack([pixels for _, pixels in good]))
+                raw.append(p)
+                calibrated.append(q)
+            bar.update(len(batch))
+    return rows, np.concatenate(raw), np.concatenate(calibrated), unreadable
+
+
+def _threshold_beside(checkpoint: Path) -> float:
+    """The threshold of the run that a best checkpoint lies in, where it says one."""
+    try:
+        values = json.loads(checkpoint.with_name("metrics.json").read_text(encoding="utf-8"))
+        found = float(values["threshold"]) if checkpoint.name == BEST else DEFAULT
+    except (OSError, ValueError, KeyError, TypeError):
+        return DEFAULT
+    return found if 0 < found < 1 else DEFAULT

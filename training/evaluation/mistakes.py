@@ -1,0 +1,97 @@
+"""Mistakes: the photos a detector is most certainly wrong about, as thumbnails with the places that spoke for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from detector.batches import decode_file
+from detector.errors import UnmaskError
+from detector.overlay import overlaid
+from detector.spec import ImageSpec
+from training.data.photos import FAKE
+
+SHOWN = 12
+SIDE = 192  # pixels of a thumbnail
+Heatmaps = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One photo with a wrong verdict. photo, heatmap: JPEG files, the second with the map over the first."""
+
+    name: str
+    label: int
+    raw: float
+    calibrated: float
+    photo: bytes
+    heatmap: bytes
+
+    def to_dict(self) -> dict[str, Any]:
+        """What a metrics file holds of it."""
+        return {"name": self.name, "fake": self.label == FAKE, "raw_prob": self.raw, "calibrated": self.calibrated}
+
+
+def worst(
+    labels: NDArray[np.int64],
+    raw: NDArray[np.floating],
+    calibrated: NDArray[np.floating],
+    threshold: float,
+    count: int = SHOWN,
+) -> NDArray[np.int64]:
+    """Rows of at most `count` wrong verdicts, the most confident first, by calibrated probability and then by raw."""
+    wrong = np.flatnonzero((calibrated >= threshold) != (labels == FAKE))
+    off, off_raw = (np.abs(p[wrong].astype(np.float64) - labels[wrong]) for p in (calibrated, raw))
+    return wrong[np.lexsort((-off_raw, -off))][:count]
+
+
+def of_files(
+    files: Sequence[Path],
+    names: Sequence[str],
+    labels: NDArray[np.int64],
+    raw: NDArray[np.floating],
+    calibrated: NDArray[np.floating],
+    threshold: float,
+    spec: ImageSpec,
+    heatmaps: Heatmaps,
+) -> list[Mistake]:
+    """The worst mistakes with pictures, decoded anew as `spec` says; without those whose files can't be read any more."""
+    decoded = [(row, decode_file(files[row], spec)) for row in worst(labels, raw, calibrated, threshold)]
+    there = [(row, pixels) for row, pixels in decoded if not isinstance(pixels, UnmaskError)]
+    if not there:
+        return []
+    where, pixels = np.array([row for row, _ in there]), np.stack([pixels for _, pixels in there])
+    return illustrate(where, names, labels, raw, calibrated, pixels, heatmaps)
+
+
+def illustrate(
+    rows: NDArray[np.int64],
+    names: Sequence[str],
+    labels: NDArray[np.int64],
+    raw: NDArray[np.floating],
+    calibrated: NDArray[np.floating],
+    pixels: NDArray[np.uint8],
+    heatmaps: Heatmaps,
+) -> list[Mistake]:
+    """The mistakes in these rows with their pictures; pixels: uint8[len(rows), H, W, 3], as `decode_image` gives them."""
+    if not len(rows):
+        return []
+    return [
+        Mistake(
+            names[row], int(labels[row]), float(raw[row]), float(calibrated[row]), _jpeg(photo), _jpeg(overlaid(photo, heat))
+        )
+        for row, photo, heat in zip(rows, pixels, heatmaps(pixels), strict=True)
+    ]
+
+
+def _jpeg(pixels: NDArray[np.uint8]) -> bytes:
+    out = BytesIO()
+    Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BICUBIC).save(out, "JPEG", quality=85)
+    return out.getvalue()

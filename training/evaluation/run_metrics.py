@@ -1,0 +1,54 @@
+"""The account of a run: everything its metrics say that follows from raw scores and a calibration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.calibration.methods import Calibration, fit_all
+from training.calibration.thresholds import DEFAULT, threshold_for_fpr
+from training.evaluation.families import family_names, family_rows
+from training.evaluation.metrics import compare_probabilities, evaluate, score_histogram
+from training.evaluation.scores import ScoreTable
+
+
+def account(
+    validation: ScoreTable,
+    calibration: Calibration,
+    held_out: ScoreTable,
+    *,
+    target_fpr: float | None,
+    seed: int,
+) -> dict[str, Any]:
+    """The part of `metrics.json` that changes with the calibration, as JSON values.
+
+    validation: scored photos that are reported on. held_out: those that `calibration` was fitted on, from which the threshold
+    is chosen too; it may be empty when neither was asked for. All methods are fitted on them and compared on `validation`,
+    which decides nothing.
+    """
+    labels, raw = validation.labels, validation.raw
+    calibrated = calibration.curve(raw)
+    choice = None
+    if target_fpr is not None:
+        choice = threshold_for_fpr(calibration.curve(held_out.raw), held_out.labels, target_fpr)
+    threshold = choice["threshold"] if choice else DEFAULT
+    ways = fit_all(held_out.raw, held_out.labels) if len(held_out.labels) else {"none": Calibration()}
+    return {
+        "validation": evaluate(labels, raw, calibrated, threshold=threshold, seed=seed),
+        "families": families(validation, raw, calibrated >= threshold, seed=seed),
+        "calibration": {"method": calibration.method, "n": calibration.n},
+        "calibrations": compare_probabilities(labels, {name: way.curve(raw) for name, way in ways.items()}, seed=seed),
+        "threshold": threshold,
+        "threshold_choice": choice,
+        "reference_scores": score_histogram(calibrated),
+    }
+
+
+def families(
+    photos: ScoreTable, raw: NDArray[np.float32], flagged: NDArray[np.bool_], *, seed: int
+) -> list[dict[str, Any]] | None:
+    """Rows by sub-folder, where there are any."""
+    found = family_names(photos.names)
+    return None if found is None else family_rows(found, photos.labels, raw, flagged, seed=seed)

@@ -1,0 +1,1 @@
+"""Faults injected into training on purpose."""

@@ -1,0 +1,1 @@
+"""Training: photos in, a finished run out."""

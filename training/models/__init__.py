@@ -1,0 +1,1 @@
+"""The networks: built by name, their first weights, and their checkpoints."""

@@ -1,0 +1,1 @@
+"""What a run says to people: the HTML report, its plots and the model card."""

@@ -1,0 +1,211 @@
+"""The report's plots, as PNG bytes, each for a light and for a dark page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from numpy.typing import NDArray
+
+from training.evaluation.metrics import equal_mass_bins, wilson
+
+# Narrow figures with large type, so that they can be read at the width of a phone.
+SIZE = (4.6, 3.5)
+DPI = 180
+# Okabe & Ito's palette, told apart with any colour vision.
+BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#8a8f98"
+DARK_BLUE, DARK_ORANGE = "#56B4E9", "#E69F00"
+Plot = Callable[[Axes, "Palette"], None]
+
+
+class Palette:
+    """Colours of one theme."""
+
+    def __init__(self, dark: bool) -> None:
+        self.first, self.second = (DARK_BLUE, DARK_ORANGE) if dark else (BLUE, ORANGE)
+        self.ink, self.paper, self.grid = ("#e6e8eb", "#16191d", "#343a42") if dark else ("#1d2126", "#ffffff", "#dfe3e8")
+
+
+def render(plot: Plot, *, dark: bool = False) -> bytes:
+    """A PNG of what `plot` draws on its axes."""
+    palette = Palette(dark)
+    with rc_context(_style(palette)):
+        figure = Figure(figsize=SIZE, dpi=DPI, layout="constrained")
+        canvas = FigureCanvasAgg(figure)
+        plot(figure.add_subplot(), palette)
+        out = BytesIO()
+        canvas.print_png(out)  # the same as savefig, which draws it all twice
+    return out.getvalue()
+
+
+def _style(palette: Palette) -> Any:
+    return {
+        "font.size": 10.5,
+        "axes.titlesize": 10.5,
+        "legend.fontsize": 9.5,
+        "legend.frameon": False,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "lines.linewidth": 1.8,
+        "figure.facecolor": palette.paper,
+        "axes.facecolor": palette.paper,
+        "grid.color": palette.grid,
+        "text.color": palette.ink,
+        "axes.labelcolor": palette.ink,
+        "axes.edgecolor": palette.ink,
+        "xtick.color": palette.ink,
+        "ytick.color": palette.ink,
+    }
+
+
+def curves(history: list[dict[str, Any]], best_epoch: int, what: str, label: str) -> Plot:
+    """`train_what` and `tune_what` over the epochs, the kept epoch marked."""
+
+    def draw(axes: Axes, palette: Palette) -> None:
+        epochs = [row["epoch"] for row in history]
+        marker = "o" if len(epochs) < 30 else None
+        for part, colour, name in (("train", palette.first, "fitting"), ("tune", palette.second, "tuning")):
+            axes.plot(
+                epochs, [row[f"{part}_{what}"] for row in history], color=colour, label=name, marker=marker, markersize=3.5
+            )
+        axes.axvline(best_epoch, color=GREY, linestyle="--", linewidth=1.2, label=f"kept: epoch {best_epoch}")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
+        axes.set(xlabel="epoch", ylabel=label)
+        _legend(axes, columns=3)
+
+    return draw
+
+
+def _legend(axes: Axes, columns: int) -> None:
+    """Above the axes, where no data is."""
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns, columnspacing=1.2, handlelength=1.5)
+
+
+def roc(labels: NDArray[np.int64], scores: NDArray[np.float64], auc: dict[str, float]) -> Plot:
+    """True against false positive rate over all thresholds."""
+    from sklearn.metrics import roc_curve
+
+    false_rate, true_rate, _ = roc_curve(labels, scores)
+
+    def draw(axes: Axes, palette: Palette) -> None:
+        text = f"AUC {auc['value']:.3f} ({auc['low']:.3f}–{auc['high']:.3f})"
+        axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1.2)
+        axes.plot(false_rate, true_rate, color=palette.first, label=text)
+        axes.set(xlabel="real photos flagged as fake", ylabel="fakes found", xlim=(-0.01, 1.01), ylim=(-0.01, 1.02))
+        _legend(axes, columns=1)
+
+    return draw
+
+
+def precision_recall(labels: NDArray[np.int64], scores: NDArray[np.float64], average: dict[str, float]) -> Plot:
+    """Precision against recall over all thresholds, with the precision of calling everything fake."""
+    from sklearn.metrics import precision_recall_curve
+
+    precision, recall, _ = precision_recall_curve(labels, scores)
+
+    def draw(axes: Axes, palette: Palette) -> None:
+        text = f"AP {average['value']:.3f} ({average['low']:.3f}–{average['high']:.3f})"
+        axes.axhline(labels.mean(), color=GREY, linestyle="--", linewidth=1.2)
+        axes.plot(recall, precision, color=palette.first, label=text, drawstyle="steps-post")
+        axes.set(xlabel="fakes found (recall)", ylabel="flagged photos that are fake", xlim=(-0.01, 1.01), ylim=(-0.01, 1.02))
+        _legend(axes, columns=1)
+
+    return draw
+
+
+def score_histograms(labels: NDArray[np.int64], p: NDArray[np.float64], what: str, threshold: float | None = None) -> Plot:
+    """How many photos of each class have which probability, as shares of their class; the threshold marked."""
+
+    def draw(axes: Axes, palette: Palette) -> None:
+        edges = np.linspace(0, 1, 26)
+        for label, colour, name in ((0, palette.first, "real"), (1, palette.second, "fake")):
+            own = p[labels == label]
+            shares = np.histogram(own, edges)[0] / max(len(own), 1)
+            axes.stairs(shares, edges, color=colour, fill=True, alpha=0.35)
+            axes.stairs(shares, edges, color=colour, linewidth=1.6, label=name)
+        if threshold is not None:
+            axes.axvline(threshold, color=GREY, linestyle="--", linewidth=1.2, label=f"threshold {threshold:.3g}")
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.set(xlabel=what, ylabel="share of the class", xlim=(-0.01, 1.01))
+        _legend(axes, columns=3)
+
+    return draw
+
+
+def robustness(kind: dict[str, Any], untouched: dict[str, dict[str, float]]) -> Plot:
+    """AUC and accuracy, with 95 % intervals, from untouched photos to the most spoilt."""
+
+    def draw(axes: Axes, palette: Palette) -> None:
+        rows = [untouched, *kind["levels"]]
+        at = np.arange(len(rows))
+        for what, colour, name in (("auc", palette.first, "AUC"), ("accuracy", palette.second, "accuracy")):
+            axes.fill_between(
+                at, [r[what]["low"] for r in rows], [r[what]["high"] for r in rows], color=colour, alpha=0.2, lw=0
+            )
+            axes.plot(at, [r[what]["value"] for r in rows], color=colour, marker="o", markersize=4, label=name)
+        axes.axhline(0.5, color=GREY, linestyle="--", linewidth=1.2, label="chance")
+        axes.set_xticks(at, ["as is", *(f"{row['level']:g}" for row in kind["levels"])])
+        lowest = min(row[what]["low"] for row in rows for what in ("auc", "accuracy"))
+        axes.set(xlabel=kind["unit"], ylim=(min(0.45, lowest - 0.02), 1.01))
+        _legend(axes, columns=3)
+
+    return draw
+
+
+def confusion_matrix(cells: dict[str, int]) -> Plot:
+    """The four counts, each with its share of the true class."""
+
+    def draw(axes: Axes, palette: Palette) -> None:
+        table = np.array([[cells["tn"], cells["fp"]], [cells["fn"], cells["tp"]]])
+        shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        for (row, column), n in np.ndenumerate(table):
+            share = shares[row, column]
+            axes.text(
+                column,
+                row,
+                f"{n}\n{share:.1%}",
+                ha="center",
+                va="center",
+                fontsize=13,
+                color="white" if share > 0.5 else "#1d2126",
+            )
+        axes.set_xticks([0, 1], ["Real", "Fake"])
+        axes.set_yticks([0, 1], ["Real", "Fake"])
+        axes.set(xlabel="verdict", ylabel="truth")
+        axes.grid(visible=False)
+        axes.spines[:].set_visible(False)
+        axes.tick_params(length=0)
+
+    return draw
+
+
+def reliability(labels: NDArray[np.int64], raw: NDArray[np.float64], calibrated: NDArray[np.float64]) -> Plot:
+    """How often photos given a probability really are fake, before and after calibration, in ten equal-mass bins."""
+
+    def draw(axes: Axes, palette: Palette) -> None:
+        axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1.2, label="perfect")
+        for p, colour, name in ((raw, palette.second, "as scored"), (calibrated, palette.first, "calibrated")):
+            bins = equal_mass_bins(p, 10)
+            used, n = np.unique(bins, return_counts=True)
+            said = np.array([p[bins == b].mean() for b in used])
+            true = np.array([labels[bins == b].mean() for b in used])
+            intervals = [wilson(share * size, size) for share, size in zip(true, n, strict=True)]
+            reach = np.array([[i["value"] - i["low"] for i in intervals], [i["high"] - i["value"] for i in intervals]])
+            reach = np.maximum(reach, 0)
+            axes.errorbar(said, true, yerr=reach, color=colour, marker="o", markersize=4, elinewidth=0.9, label=name)
+        axes.set(
+            xlabel="probability of fake that was given", ylabel="share that was fake", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02)
+        )
+        _legend(axes, columns=3)
+
+    return draw

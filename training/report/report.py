@@ -1,0 +1,168 @@
+"""The report: one HTML page that needs nothing else, and its plots as PNG files beside it."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from training.evaluation.metrics import LOW_FPR, tpr_key
+from training.evaluation.mistakes import Mistake
+from training.options import without_places
+from training.report import plots
+from training.report.page import PAGE
+
+RANKING = (
+    ("auc", "ROC AUC"),
+    ("average_precision", "Average precision"),
+    ("eer", "Equal error rate"),
+    *((tpr_key(rate), f"TPR at {100 * rate:g} % FPR") for rate in LOW_FPR),
+)
+DECISIONS = (("accuracy", "Accuracy"), ("precision", "Precision"), ("recall", "Recall (TPR)"), ("f1", "F1"), ("fpr", "FPR"))
+PROBABILITIES = (("brier", "Brier score"), ("log_loss", "Log-loss"), ("ece", "ECE"), ("smooth_ece", "Smooth ECE"))
+PARTS = {"fit": "fitted on", "tune": "tuned on", "calibrate": "calibrated on", "validation": "reported on"}
+ROWS = 50  # of a long table; the JSON beside it has all
+
+
+def write_report(
+    directory: Path,
+    metrics: dict[str, Any],
+    labels: NDArray[np.int64],
+    raw: NDArray[np.float32],
+    calibrated: NDArray[np.float32],
+    mistakes: Sequence[Mistake] = (),
+) -> Path:
+    """Write `index.html` and the PNGs from the scores and what `metrics.json` of a run, or an evaluation, holds.
+
+    What an evaluation, or a run without training, does not have (epochs, arguments) is left out. Returns the page's path.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    images = {}
+    for name, plot in _plots(metrics, labels, raw.astype(np.float64), calibrated.astype(np.float64)).items():
+        light = plots.render(plot)
+        (directory / f"{name}.png").write_bytes(light)
+        images[name] = {"light": _inline(light), "dark": _inline(plots.render(plot, dark=True))}
+    page = directory / "index.html"
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["interval"] = lambda value: Markup("{} <span>{}</span>").format(*_interval(value).split())
+    page.write_text(
+        environment.from_string(PAGE).render(
+            title=_title(metrics),
+            m={**metrics, "arguments": without_places(metrics.get("arguments") or {})},  # reports travel to other machines
+            v=metrics["validation"],
+            images=images,
+            mistakes=[(mistake, _inline(mistake.photo, "jpeg"), _inline(mistake.heatmap, "jpeg")) for mistake in mistakes],
+            told={name: _flat(metrics[key]) for key, name in (("audit", "Checks of the photos"),) if metrics.get(key)},
+            faults=_flat(metrics.get("faults") or {}),
+            time=_time(metrics),
+            parts=PARTS,
+            ranking=RANKING,
+            decisions=DECISIONS,
+            probabilities=PROBABILITIES,
+            rows=ROWS,
+        ),
+        encoding="utf-8",
+    )
+    return page
+
+
+def summary(metrics: dict[str, Any], out: Path) -> str:
+    """What a person wants to read when training has ended."""
+    v = metrics["validation"]
+    after = f"{v['ece_raw']['value']:.3f} before calibration, {v['ece']['value']:.3f} after"
+    lines = [
+        f"validation, {v['n']} photos: AUC {_interval(v['auc'])}, accuracy {_interval(v['accuracy'])}",
+        f"calibration error: {after}",
+    ]
+    if choice := metrics.get("threshold_choice"):
+        lines.append(f"threshold: {choice['threshold']:.4f}; {choice['notes'][0]}")
+    return "\n".join(
+        [
+            *lines,
+            f"report: {out / 'report' / 'index.html'}",
+            f"next:   python -m export --run {out} --out artifacts/",
+        ]
+    )
+
+
+def _plots(
+    metrics: dict[str, Any], labels: NDArray[np.int64], raw: NDArray[np.float64], calibrated: NDArray[np.float64]
+) -> dict[str, plots.Plot]:
+    v = metrics["validation"]
+    drawn = {
+        "roc": plots.roc(labels, raw, v["auc"]),
+        "pr": plots.precision_recall(labels, raw, v["average_precision"]),
+        "confusion": plots.confusion_matrix(v["confusion"]),
+        "reliability": plots.reliability(labels, raw, calibrated),
+        "scores_raw": plots.score_histograms(labels, raw, "raw probability of fake"),
+        "scores": plots.score_histograms(labels, calibrated, "calibrated probability of fake", v["threshold"]),
+    }
+    if history := metrics.get("history"):
+        drawn["loss"] = plots.curves(history, metrics["best_epoch"], "loss", "loss (cross-entropy)")
+        drawn["auc"] = plots.curves(history, metrics["best_epoch"], "auc", "AUC")
+    if spoilt := metrics.get("robustness"):
+        drawn |= {f"robustness_{name}": plots.robustness(kind, spoilt["untouched"]) for name, kind in spoilt["kinds"].items()}
+    return drawn
+
+
+def _time(metrics: dict[str, Any]) -> dict[str, float]:
+    """Percentages of an average second of training; empty without any."""
+    epochs = metrics.get("speed", {}).get("epochs") or []
+    whole = sum(epoch["seconds"] for epoch in epochs)
+    if not metrics.get("history") or not whole:
+        return {}
+    fitting = sum(epoch["fitting_seconds"] for epoch in epochs)
+    waiting = sum(epoch["fitting_seconds"] * epoch["waiting_for_photos"] for epoch in epochs)
+    parts = {"steps": fitting - waiting, "waiting": waiting, "judging": whole - fitting}
+    return {name: 100 * seconds / whole for name, seconds in parts.items()}
+
+
+def _title(metrics: dict[str, Any]) -> str:
+    if "arguments" not in metrics:
+        return f"Evaluation: {metrics['model']} on {metrics['data']}"
+    model = metrics["arguments"]["model"]
+    return f"Training report: {model}" if metrics.get("history") else f"Report: {model}"
+
+
+def _flat(values: Any) -> list[tuple[str, str]]:
+    """Names and values to show, one level of nesting opened."""
+    if not isinstance(values, dict):
+        return [("", _shown(values))]
+    rows = []
+    for key, value in values.items():
+        nested = value.items() if isinstance(value, dict) and value and "low" not in value else [(None, value)]
+        rows += [(" · ".join(_words(k) for k in (key, inner) if k is not None), _shown(said)) for inner, said in nested]
+    return rows
+
+
+def _words(key: Any) -> str:
+    return str(key).replace("_", " ")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, dict) and {"value", "low", "high"} <= set(value):
+        return _interval(value)
+    if isinstance(value, dict):
+        return ", ".join(f"{_words(k)} {_shown(v)}" for k, v in value.items())
+    if isinstance(value, (list, tuple)):
+        if not value:
+            return "none"
+        rest = f" and {len(value) - 5} more" if len(value) > 5 else ""
+        return ", ".join(_shown(v) for v in value[:5]) + rest
+    return str(value)
+
+
+def _interval(value: dict[str, float]) -> str:
+    return f"{value['value']:.3f} ({value['low']:.3f}–{value['high']:.3f})"
+
+
+def _inline(picture: bytes, kind: str = "png") -> str:
+    return f"data:image/{kind};base64," + base64.b64encode(picture).decode()
