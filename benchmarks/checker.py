@@ -47,11 +47,11 @@ class AnswerChecker:
 
 def _inconsistency(verdict: Mapping[str, Any]) -> str | None:
     """What in a verdict contradicts itself or is not the number it should be."""
-    for name in ("logit", "raw_prob", "calibrated", "percent", "threshold"):
+    for name in ("logit", "raw_prob", "calibrated", "percent", "confidence", "threshold"):
         value = verdict.get(name)
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             return f"{name} is not a finite number"
-        if name in ("raw_prob", "calibrated", "threshold") and not 0 <= value <= 1:
+        if name in ("raw_prob", "calibrated", "confidence", "threshold") and not 0 <= value <= 1:
             return f"{name} is outside [0, 1]"
     raw_prob, calibrated = verdict["raw_prob"], verdict["calibrated"]
     if abs(raw_prob - 0.5 * (1 + math.tanh(verdict["logit"] / 2))) > SAME_WITHIN:
@@ -60,6 +60,9 @@ def _inconsistency(verdict: Mapping[str, Any]) -> str | None:
         return "used_calibrator is not true"
     if abs(verdict["percent"] - 100 * calibrated) > 0.051:  # one decimal
         return "percent is not 100 x calibrated"
-    if verdict.get("prediction") != (FAKE if calibrated >= verdict["threshold"] else REAL):
+    prediction = FAKE if calibrated >= verdict["threshold"] else REAL
+    if verdict.get("prediction") != prediction:
         return "prediction contradicts calibrated and threshold"
+    if abs(verdict["confidence"] - (calibrated if prediction == FAKE else 1 - calibrated)) > 1e-6:  # seven digits of each
+        return "confidence is not the probability of prediction"
     return None

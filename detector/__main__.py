@@ -17,7 +17,19 @@ from detector.scorer import Scorer
 from detector.verdict import error_body
 
 SUFFIXES = {".jpg", ".jpeg", ".jpe", ".png", ".webp"}
-CSV_COLUMNS = ["path", "ok", "prediction", "logit", "raw_prob", "calibrated", "percent", "threshold", "code", "message"]
+CSV_COLUMNS = [
+    "path",
+    "ok",
+    "prediction",
+    "logit",
+    "raw_prob",
+    "calibrated",
+    "percent",
+    "confidence",
+    "threshold",
+    "code",
+    "message",
+]
 
 
 def find_photos(paths: Sequence[Path]) -> list[Path]:

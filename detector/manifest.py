@@ -7,12 +7,12 @@ import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsFloat
 
 from detector.calibration import CalibrationCurve
 from detector.errors import FileError
 from detector.spec import ImageSpec
-from detector.verdict import FAKE, REAL, ModelIdentity
+from detector.verdict import FAKE, REAL, ModelIdentity, Verdict
 
 FORMAT = 1
 
@@ -88,6 +88,31 @@ class Manifest:
             raise FileError(f"{path.name}: the key {error} is missing") from None
         except (TypeError, ValueError, AttributeError):
             raise FileError(f"{path.name}: is not a manifest of this project") from None
+
+    def verdict(
+        self,
+        logit: SupportsFloat,
+        raw_prob: SupportsFloat,
+        calibrated_prob: SupportsFloat,
+        *,
+        device: str,
+        use_calibrator: bool = True,
+        request_id: str | None = None,
+    ) -> Verdict:
+        """The verdict on one photo from its outputs of the scoring graph, by this model's threshold.
+
+        device: where the graph ran, `cpu` or `cuda:N`. Raises `ModelOutputError` when a score is not finite.
+        """
+        return Verdict.from_scores(
+            logit=float(logit),
+            raw_prob=float(raw_prob),
+            calibrated_prob=float(calibrated_prob),
+            threshold=self.threshold,
+            model=self.model,
+            model_device=device,
+            use_calibrator=use_calibrator,
+            request_id=request_id,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The manifest as JSON values."""

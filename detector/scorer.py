@@ -125,16 +125,8 @@ class Scorer:
     def score_images(self, images: Sequence[NDArray[np.uint8]], *, use_calibrator: bool = True) -> list[Verdict]:
         """Verdicts for decoded images, in order, in one batch."""
         return [
-            Verdict.from_scores(
-                logit=float(logit),
-                raw_prob=float(raw_prob),
-                calibrated_prob=float(calibrated_prob),
-                threshold=self.manifest.threshold,
-                model=self.manifest.model,
-                model_device=self.device,
-                use_calibrator=use_calibrator,
-            )
-            for logit, raw_prob, calibrated_prob in zip(*self.scores(np.stack(images)), strict=True)
+            self.manifest.verdict(*scores, device=self.device, use_calibrator=use_calibrator)
+            for scores in zip(*self.scores(np.stack(images)), strict=True)
         ]
 
     def score(self, data: bytes, *, use_calibrator: bool = True) -> Verdict:

@@ -26,10 +26,11 @@ class ModelIdentity:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the detector says of one photo.
+    """The answer for one photo.
 
-    logit: above zero leans fake. raw_prob: sigmoid of the logit. calibrated: the probability of fake that the label was
-    decided on, which is `raw_prob` itself when the calibrator was not asked for. percent: `calibrated` x 100, one decimal.
+    prediction: `Real` or `Fake`. logit: above zero leans fake. raw_prob: sigmoid of the logit. calibrated: probability of
+    fake that the prediction was decided on; it equals `raw_prob` when the calibrator was not used. threshold: the prediction
+    is Fake when `calibrated` is at or above it. model_device: `cpu` or `cuda:N`.
     """
 
     prediction: str
@@ -55,10 +56,10 @@ class Verdict:
         use_calibrator: bool = True,
         request_id: str | None = None,
     ) -> Verdict:
-        """Decide from the outputs of the scoring graph.
+        """Decide from one photo's outputs of the scoring graph; `Manifest.verdict` fills in threshold and model.
 
-        Fake when the probability is at or above `threshold`. Without the calibrator the raw probability is both
-        reported and compared. Raises `ModelOutputError` when a score is not finite: no label is made of NaN.
+        The prediction is Fake when the probability is at or above `threshold`. Without the calibrator the raw probability
+        is both compared and reported. Raises `ModelOutputError` when a score is not finite.
         """
         probability = calibrated_prob if use_calibrator else raw_prob
         if not all(map(math.isfinite, (logit, raw_prob, probability))):
@@ -77,8 +78,13 @@ class Verdict:
 
     @property
     def percent(self) -> float:
-        """Probability of fake in percent, one decimal."""
+        """Probability of fake in percent, one decimal, whatever the prediction is."""
         return round(100 * self.calibrated, 1)
+
+    @property
+    def confidence(self) -> float:
+        """Probability of what the prediction says; below a half only where the threshold is not a half."""
+        return self.calibrated if self.prediction == FAKE else 1 - self.calibrated
 
     def to_dict(self) -> dict[str, Any]:
         """The verdict as JSON; probabilities to 7 significant digits, all that float32 holds."""
@@ -89,6 +95,7 @@ class Verdict:
             "raw_prob": float(f"{self.raw_prob:.7g}"),
             "calibrated": float(f"{self.calibrated:.7g}"),
             "percent": self.percent,
+            "confidence": float(f"{self.confidence:.7g}"),
             "used_calibrator": self.used_calibrator,
             "threshold": self.threshold,
             "model": self.model.to_dict(),

@@ -11,6 +11,7 @@ from detector.verdict import ModelIdentity
 from handlers.requests import Form, Item, Request
 
 Body = dict[str, Any]
+NUMBERS = ("logit", "raw_prob", "calibrated", "confidence")  # of a verdict, as KServe v2's tensors of FP32
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def _outputs(bodies: Sequence[Body], hole: float | None) -> list[Body]:
     errors = [body.get("error", {}) for body in bodies]
     outputs = [
         _tensor("prediction", "BYTES", [body.get("prediction", "") for body in bodies]),
-        *(_tensor(name, "FP32", [body.get(name, hole) for body in bodies]) for name in ("logit", "raw_prob", "calibrated")),
+        *(_tensor(name, "FP32", [body.get(name, hole) for body in bodies]) for name in NUMBERS),
         _tensor("status", "INT32", [body.get("status", 200) for body in bodies]),
         _tensor("error_code", "BYTES", [error.get("code", "") for error in errors]),
         _tensor("error_message", "BYTES", [error.get("message", "") for error in errors]),

@@ -14,7 +14,7 @@ from PIL import Image
 
 from detector.decode import ACCEPTED_FORMATS, decode_image
 from detector.errors import UnmaskError
-from detector.verdict import Verdict, error_body
+from detector.verdict import error_body
 from handlers.answers import Answer, Body, answer
 from handlers.engine import Engine, Scores
 from handlers.explain import explanation
@@ -116,13 +116,11 @@ class Core:
         return bodies
 
     def _verdict(self, scores: Scores, row: int, pixels: NDArray[np.uint8], request: Request, item: Item) -> Body:
-        verdict = Verdict.from_scores(
-            logit=float(scores.logit[row]),
-            raw_prob=float(scores.raw_prob[row]),
-            calibrated_prob=float(scores.calibrated_prob[row]),
-            threshold=self._engine.manifest.threshold,
-            model=self._engine.manifest.model,
-            model_device=self._engine.device,
+        verdict = self._engine.manifest.verdict(
+            scores.logit[row],
+            scores.raw_prob[row],
+            scores.calibrated_prob[row],
+            device=self._engine.device,
             use_calibrator=request.use_calibrator,
             request_id=item.request_id,
         )

@@ -14,7 +14,7 @@ from typing import Any
 from detector.errors import BodyTooLarge, ImageError, UnmaskError
 
 MAX_BODY_BYTES, MAX_PHOTOS = 16 * 2**20, 32
-VERDICT_OUTPUTS = ("prediction", "logit", "raw_prob", "calibrated", "status", "error_code", "error_message")
+VERDICT_OUTPUTS = ("prediction", "logit", "raw_prob", "calibrated", "confidence", "status", "error_code", "error_message")
 EXPLANATION_OUTPUTS = ("heatmap", "overlay_png")
 Data = bytes | bytearray
 _NUMBERED = re.compile(r"data(\d{1,9})")

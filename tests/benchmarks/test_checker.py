@@ -13,12 +13,12 @@ from detector import BodyTooLarge, ModelIdentity, Verdict, error_body
 LOGIT, RAW = 1.0, 0.7310586
 
 
-def answer(**changes: Any) -> bytes:
-    """A right verdict with some values changed; `...` takes a key out."""
+def answer(scored: float = 0.62, **changes: Any) -> bytes:
+    """A right verdict by its calibrated probability, with some values changed; `...` takes a key out."""
     verdict = Verdict.from_scores(
         logit=LOGIT,
         raw_prob=RAW,
-        calibrated_prob=0.62,
+        calibrated_prob=scored,
         threshold=0.5,
         model=ModelIdentity("detector", "1.0", "resnet18"),
         model_device="cpu",
@@ -48,6 +48,8 @@ def test_a_right_answer_passes_again_and_again() -> None:
         ({"raw_prob": -0.1}, "raw_prob is outside"),
         ({"raw_prob": 0.9}, "raw_prob is not the sigmoid"),
         ({"percent": 38.0}, "percent is not"),
+        ({"confidence": 0.38}, "confidence is not"),
+        ({"confidence": ...}, "confidence is not a finite number"),
         ({"used_calibrator": False}, "used_calibrator"),
         ({"ok": False}, "error without a code"),
         ({"ok": 1}, "error without a code"),
@@ -77,9 +79,9 @@ def test_a_right_body_with_a_wrong_status_is_a_failure() -> None:
 def test_one_photo_has_to_get_one_answer() -> None:
     checker = AnswerChecker()
     assert checker.problem("a.jpg", answer()) is None
-    assert checker.problem("a.jpg", answer(calibrated=0.6205, percent=62.1)) is None
-    assert "a.jpg" in (checker.problem("a.jpg", answer(calibrated=0.63, percent=63.0)) or "")
-    assert checker.problem("b.jpg", answer(calibrated=0.63, percent=63.0)) is None
+    assert checker.problem("a.jpg", answer(0.6205)) is None
+    assert "a.jpg" in (checker.problem("a.jpg", answer(0.63)) or "")
+    assert checker.problem("b.jpg", answer(0.63)) is None
 
 
 def test_answers_that_are_known_beforehand_are_held_against_the_first_one_too() -> None:

@@ -55,6 +55,7 @@ def test_a_verdict_is_the_documented_json():
         "raw_prob": 0.9254,
         "calibrated": 0.938,
         "percent": 93.8,
+        "confidence": 0.938,
         "used_calibrator": True,
         "threshold": 0.5,
         "model": {"name": "detector", "version": "1.0", "backbone": "efficientnet_b0"},
@@ -66,6 +67,12 @@ def test_a_verdict_is_the_documented_json():
 def test_the_threshold_decides_and_belongs_to_fake():
     assert verdict(calibrated_prob=0.5).prediction == "Fake"
     assert verdict(calibrated_prob=0.49999).prediction == "Real"
+
+
+def test_confidence_is_of_what_the_verdict_says_and_percent_is_of_fake():
+    real = verdict(calibrated_prob=float(np.float32(0.2)))
+    assert (real.prediction, real.percent, real.to_dict()["confidence"]) == ("Real", 20.0, 0.8)
+    assert verdict(calibrated_prob=0.2, threshold=0.1).confidence == 0.2
 
 
 def test_without_the_calibrator_the_raw_probability_decides():

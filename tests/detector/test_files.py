@@ -12,12 +12,17 @@ from detector.errors import FileError
 from detector.files import atomic_write, read_json, shown, write_json
 
 
+def write_half(path: Path) -> None:
+    with atomic_write(path) as partial:
+        partial.write_text("half of")
+        raise RuntimeError
+
+
 def test_a_write_that_fails_leaves_the_file_as_it_was_and_nothing_beside_it(tmp_path):
     file = tmp_path / "a.json"
     write_json(file, {"n": 1})
-    with pytest.raises(RuntimeError), atomic_write(file) as partial:
-        partial.write_text("half of")
-        raise RuntimeError
+    with pytest.raises(RuntimeError):
+        write_half(file)
     assert json.loads(file.read_text()) == {"n": 1}
     assert list(tmp_path.iterdir()) == [file]
 

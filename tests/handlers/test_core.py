@@ -188,12 +188,18 @@ def test_tensors_have_a_row_for_each_photo_and_a_hole_for_one_that_failed(core, 
     body = answer.body
     assert (body["model_name"], body["id"]) == (core.answer([item(photos[0])])[0].body["model"]["name"], "mine")
     found = {output["name"]: output for output in body["outputs"]}
-    assert {name for name, o in found.items() if o["datatype"] == "FP32"} == {"logit", "raw_prob", "calibrated", "heatmap"}
+    assert {name for name, o in found.items() if o["datatype"] == "FP32"} == {
+        "logit",
+        "raw_prob",
+        "calibrated",
+        "confidence",
+        "heatmap",
+    }
     for output in found.values():
         assert len(output["data"]) == np.prod(output["shape"])
         assert output["shape"][0] == 3
     plain = [a.body for a in core.answer([item(photos[0]), item(photos[1])])]
-    for name in ("prediction", "logit", "raw_prob", "calibrated"):
+    for name in ("prediction", "logit", "raw_prob", "calibrated", "confidence"):
         assert [found[name]["data"][row] for row in (0, 2)] == pytest.approx([p[name] for p in plain], abs=1e-3)
     assert found["status"]["data"] == [200, 415, 200]
     assert found["error_code"]["data"] == ["", "unsupported_format", ""]

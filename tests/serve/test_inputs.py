@@ -15,7 +15,7 @@ from serve import grpc_stubs
 from serve.render import Layout, render
 from serve.settings import Settings
 
-NUMBERS = ("logit", "raw_prob", "calibrated")
+NUMBERS = ("logit", "raw_prob", "calibrated", "confidence")
 
 
 @pytest.fixture(scope="module")
