@@ -122,7 +122,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     from training.evaluation.evaluate import evaluate_folder, from_checkpoint, from_onnx
 
     judged = from_onnx(arguments.model) if arguments.model else from_checkpoint(arguments.checkpoint)
-    result = evaluate_folder(
+    evaluation = evaluate_folder(
         judged,
         arguments.data,
         part=arguments.part,
@@ -131,10 +131,13 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         group_by=arguments.group_by,
         robustness_photos=arguments.robustness_photos if arguments.robustness else 0,
         pointing_photos=arguments.pointing_photos if arguments.pointing_game else 0,
-        out=arguments.out,
         seed=arguments.seed,
     )
-    print(json.dumps(result, indent=2))
+    if arguments.out is not None:
+        from training.report.report import write_evaluation
+
+        write_evaluation(arguments.out, evaluation)
+    print(json.dumps(evaluation.result, indent=2))
     return 0
 
 

@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 
 from detector.spec import INTERPOLATIONS, RESIZE_RULES
-from training.models.presets import preset
 from training.options import (
     AMP_CHOICES,
     AUGMENTATIONS,
@@ -17,6 +16,7 @@ from training.options import (
     SCHEDULES,
     FitOptions,
 )
+from training.presets import preset
 
 DEFAULT = FitOptions(Path())
 OF_THE_MODEL = ("size", "hidden", "dropout", "head_norm")  # unless given, what suits the architecture

@@ -9,7 +9,7 @@ from typing import Any
 
 from detector.errors import UsageError
 from detector.spec import ImageSpec
-from training.models.presets import DUAL_STREAM, ENSEMBLE
+from training.presets import DUAL_STREAM, ENSEMBLE
 
 AMP_CHOICES = ("no", "auto", "fp16", "bf16")
 DEVICES = ("auto", "cpu", "cuda", "mps")

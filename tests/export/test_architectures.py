@@ -22,7 +22,7 @@ from tests.conftest import steep_curve, write_json
 from tests.networks import SMALL, lived_in
 from training.models.build import ModelConfig
 from training.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from training.models.presets import PRESETS
+from training.presets import PRESETS
 
 SPEC = ImageSpec(size=64)
 

@@ -14,7 +14,7 @@ from tests.networks import SMALL, lived_in, photos
 from training.models.build import ModelConfig
 from training.models.gram import GramNet
 from training.models.networks import DetectorNet, DualStreamNet, EnsembleNet, PooledNet
-from training.models.presets import PRESETS
+from training.presets import PRESETS
 
 
 def of(name: str) -> ModelConfig:

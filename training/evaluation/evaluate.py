@@ -25,9 +25,8 @@ from training.evaluation import pointing_game as pointing
 from training.evaluation import robustness
 from training.evaluation.families import checked_pattern, family_names, family_rows, group_rows
 from training.evaluation.metrics import evaluate, score_histogram
-from training.evaluation.mistakes import Heatmaps, of_files
+from training.evaluation.mistakes import Heatmaps, Mistake, of_files
 from training.models.checkpoint import BEST, load_calibration, load_checkpoint
-from training.report.report import write_report
 
 BATCH = 32
 Floats = NDArray[np.float32]
@@ -42,6 +41,17 @@ class Judged:
     threshold: float
     score: Callable[[NDArray[np.uint8]], tuple[Floats, Floats]]
     heatmaps: Heatmaps
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model does on labelled photos. result: JSON values. labels, raw, calibrated: of the readable photos, [n] each."""
+
+    result: dict[str, Any]
+    labels: NDArray[np.int64]
+    raw: Floats
+    calibrated: Floats
+    mistakes: list[Mistake]
 
 
 def from_checkpoint(path: Path) -> Judged:
@@ -88,15 +98,14 @@ def evaluate_folder(
     group_by: str | None = None,
     robustness_photos: int = 0,
     pointing_photos: int = 0,
-    out: Path | None = None,
     seed: int = 0,
-) -> dict[str, Any]:
-    """Metrics with 95 % intervals of `judged` on the labelled photos in `data`, as JSON values.
+) -> Evaluation:
+    """Metrics with 95 % intervals of `judged` on the labelled photos in `data`.
 
     part: of a folder that is divided into Train and Validation; one that is not is taken whole. threshold: None takes the
     model's own. family_by, group_by: regular expressions on a photo's name, see `families`. robustness_photos: of each class,
     that are scored again as they get worse; none for 0. pointing_photos: real ones, of whose pseudo-fakes the heatmaps are
-    tried; none for 0. out: folder for the report page and its plots, and `evaluation.json`.
+    tried; none for 0.
     Raises `DataProblem` when the folder is not laid out as expected, `UsageError` when a class has no readable photo.
     """
     family_by, group_by = checked_pattern(family_by, "--family-by"), checked_pattern(group_by, "--group-by")
@@ -137,11 +146,7 @@ def evaluate_folder(
     if pointing_photos:
         real = [photo.path for photo in readable if photo.label == REAL][:pointing_photos]
         result["pointing_game"] = pointing.play(judged.heatmaps, judged.spec, real, seed=seed)
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "evaluation.json").write_text(json.dumps(result, indent=1, ensure_ascii=False), encoding="utf-8")
-        write_report(out / "report", result, labels, raw, calibrated, shown)
-    return result
+    return Evaluation(result, labels, raw, calibrated, shown)
 
 
 def scores_of(judged: Judged, photos: Sequence[Photo]) -> tuple[list[int], Floats, Floats, dict[str, str]]:

@@ -1,4 +1,4 @@
-"""The account of a run: everything its metrics say that follows from raw scores and a calibration."""
+"""The metrics of a run that follow from its raw scores and its calibration."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from training.evaluation.metrics import compare_probabilities, evaluate, score_h
 from training.evaluation.scores import ScoreTable
 
 
-def account(
+def run_metrics(
     validation: ScoreTable,
     calibration: Calibration,
     held_out: ScoreTable,

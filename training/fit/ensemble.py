@@ -11,8 +11,8 @@ from detector.errors import UsageError
 from training.models.build import ModelConfig
 from training.models.checkpoint import BEST, Checkpoint, load_checkpoint
 from training.models.networks import DetectorNet, EnsembleNet
-from training.models.presets import ENSEMBLE
 from training.options import FitOptions
+from training.presets import ENSEMBLE
 
 _PREPARATION = ("size", "resize", "interpolation", "equalise")
 _DIVISION = ("tune_fraction", "calibrate_fraction", "folds", "split_seed", "group_by")

@@ -25,7 +25,7 @@ from training.data.loader import CachedPhotos, Item, default_workers, make_loade
 from training.data.photos import REAL, Parts, Photo, counts, divide, find_photos, fingerprint, unreadable_warning
 from training.data.pseudo_fakes import NOTE, joined, paired
 from training.evaluation.mistakes import Mistake, illustrate, worst
-from training.evaluation.run_metrics import account
+from training.evaluation.run_metrics import run_metrics
 from training.evaluation.scores import ScoreTable
 from training.faults.injection import make_fault
 from training.fit.device import make_accelerator
@@ -281,7 +281,9 @@ class _Run:
             calibration = fit_calibration(self.options.calibration, held_out.raw, held_out.labels)
             calibration.save(out)
             self.table.save(out, calibration.curve)
-            reported = account(validation, calibration, held_out, target_fpr=self.options.target_fpr, seed=self.options.seed)
+            reported = run_metrics(
+                validation, calibration, held_out, target_fpr=self.options.target_fpr, seed=self.options.seed
+            )
             metrics = self._metrics(judge, state, reported)
             mistakes = self._mistakes(judge, validation, calibration, metrics["threshold"])
             metrics["mistakes"] = [mistake.to_dict() for mistake in mistakes]

@@ -15,7 +15,7 @@ from training.calibration.methods import TooFewToCalibrate, few_warning, fit_cal
 from training.data.photos import class_counts, find_photos, fingerprint, unreadable_warning
 from training.evaluation.evaluate import from_checkpoint, scores_of
 from training.evaluation.mistakes import of_files
-from training.evaluation.run_metrics import account
+from training.evaluation.run_metrics import run_metrics
 from training.evaluation.scores import ScoreTable, content_hashes
 from training.models.checkpoint import BEST
 from training.report.card import write_card
@@ -72,7 +72,7 @@ def recalibrate(
         print(warning, file=sys.stderr)
     calibration = fit_calibration(method, raw, labels)
     validation = table.of("validation")
-    metrics |= account(validation, calibration, held_out, target_fpr=target_fpr, seed=seed)
+    metrics |= run_metrics(validation, calibration, held_out, target_fpr=target_fpr, seed=seed)
     note = f"recalibrated on {len(rows)} photos of {data.name} ({counts['real']} real, {counts['fake']} fake)"
     metrics["calibration"] |= {
         "recalibrated": True,

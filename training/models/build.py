@@ -12,7 +12,7 @@ from training.models.forensic import ForensicStream, TwoStreams
 from training.models.gram import gram_net
 from training.models.heads import GatedHead, MlpHead
 from training.models.networks import DetectorNet, DualStreamNet, EnsembleNet, PooledNet
-from training.models.presets import DUAL_STREAM, ENSEMBLE
+from training.presets import DUAL_STREAM, ENSEMBLE
 
 VISUAL = "mobilenetv2_100"  # timm's MobileNetV2 (arXiv 1801.04381), the visual stream of `dual_stream`
 DEFAULT_SPEC = ImageSpec()

@@ -12,6 +12,8 @@ from jinja2 import Environment
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from detector.files import write_json
+from training.evaluation.evaluate import Evaluation
 from training.evaluation.metrics import LOW_FPR, tpr_key
 from training.evaluation.mistakes import Mistake
 from training.options import without_places
@@ -70,6 +72,20 @@ def write_report(
         encoding="utf-8",
     )
     return page
+
+
+def write_evaluation(directory: Path, evaluation: Evaluation) -> Path:
+    """Write `evaluation.json` and the report page of an evaluation; returns the page's path."""
+    directory.mkdir(parents=True, exist_ok=True)
+    write_json(directory / "evaluation.json", evaluation.result)
+    return write_report(
+        directory / "report",
+        evaluation.result,
+        evaluation.labels,
+        evaluation.raw,
+        evaluation.calibrated,
+        evaluation.mistakes,
+    )
 
 
 def summary(metrics: dict[str, Any], out: Path) -> str:
