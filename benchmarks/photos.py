@@ -11,8 +11,7 @@ import numpy as np
 from PIL import Image
 
 from detector import FileError, ImageError, ImageSpec, UsageError, decode_image
-
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
+from detector.files import PHOTO_SUFFIXES, files_below, has_photo_suffix, shown
 
 
 @dataclass(frozen=True)
@@ -33,12 +32,12 @@ def load_photos(directory: Path | None, count: int) -> list[Photo]:
     if directory is None:
         return drawn_photos(count)
     if not directory.is_dir():
-        raise FileError(f"{directory}: no such folder of photos")
-    files = sorted(p for p in directory.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        raise FileError(f"{shown(directory)}: no such folder of photos")
+    files = [path for path in files_below(directory) if has_photo_suffix(path)]
     if not files:
-        raise FileError(f"{directory}: holds no photo ({', '.join(sorted(SUFFIXES))} are looked for)")
+        raise FileError(f"{shown(directory)}: holds no photo ({', '.join(sorted(PHOTO_SUFFIXES))} are looked for)")
     chosen = [files[i * len(files) // count] for i in range(count)] if len(files) > count else files
-    return [Photo(str(p.relative_to(directory)), p.read_bytes()) for p in chosen]
+    return [Photo(shown(p.relative_to(directory)), p.read_bytes()) for p in chosen]
 
 
 def describe(photos: Sequence[Photo], directory: Path | None) -> str:

@@ -7,12 +7,27 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from detector.errors import FileError
 
 # Of files that are looked for in folders; a file that is named is read whatever its suffix is.
 PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".pjpeg", ".pjp", ".mpo", ".png", ".apng", ".webp"})
+
+
+def has_photo_suffix(path: Path) -> bool:
+    """Whether a file's name ends as photos' names do, in any letter case."""
+    return path.suffix.lower() in PHOTO_SUFFIXES
+
+
+def files_below(folder: Path) -> list[Path]:
+    """All files in a folder and its subfolders, sorted. Raises `FileError` when one of the folders can't be listed."""
+
+    def refuse(error: OSError) -> NoReturn:
+        raise FileError(f"{shown(error.filename or folder)}: can't be listed ({error.strerror or error})") from None
+
+    found = (Path(parent, name) for parent, _, names in os.walk(folder, onerror=refuse) for name in names)
+    return sorted(path for path in found if os.path.isfile(path))  # noqa: PTH113 (Path.is_file raises where it may not look)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from detector.cpus import available_cpus, has_vnni
 from detector.decode import decode_image
 from detector.devices import Device
 from detector.errors import FileError
+from detector.files import shown
 from detector.manifest import Manifest
 from detector.verdict import Verdict
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 Scores = NDArray[np.float32]
+MANIFEST = "manifest.json"
 OUTPUTS = ("logit", "raw_prob", "calibrated_prob")
 
 
@@ -56,22 +58,28 @@ def open_session(
         onnxruntime.preload_dlls(directory="")  # finds CUDA and cuDNN in the nvidia-* wheels
         os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")  # TensorRT has no option for it; see `Device.providers`
     try:
-        source = model if isinstance(model, bytes) else str(model)
         # WeightBiasQuantization rounds float32 layers between int8 ones to integers too, with one scale for all channels.
         session = onnxruntime.InferenceSession(
-            source,
+            _path_or_bytes(model),
             options,
             providers=where.providers(graphs=graphs, engines=engines),
             disabled_optimizers=["WeightBiasQuantization"],
         )
     except Exception as error:  # onnxruntime's exceptions share no base class of their own
-        name = "the model" if isinstance(model, bytes) else model.name
+        name = "the model" if isinstance(model, bytes) else shown(model.name)
         reason = str(error).replace(str(model), name).splitlines()[0]
         raise FileError(f"{name}: ONNX Runtime can't load it ({reason})") from None
     if where.provider not in session.get_providers():
         lacks = "usable CUDA GPU" if where.kind == "cuda" else "usable GPU with TensorRT's libraries"
         raise FileError(f"device {where.kind} was asked for, and ONNX Runtime finds no {lacks}; use --device cpu")
     return session
+
+
+def _path_or_bytes(model: Path | bytes) -> str | bytes:
+    """What ONNX Runtime loads a model from: its path where that is UTF-8, which it has to be, or else its bytes."""
+    if isinstance(model, bytes):
+        return model
+    return str(model) if shown(model) == str(model) else model.read_bytes()
 
 
 def run_graph(
@@ -97,6 +105,25 @@ def run_options() -> onnxruntime.RunOptions:
     return options
 
 
+def _refuse_other_files(model: Path) -> None:
+    """Raise a `FileError` that says what was given instead of an exported ONNX model."""
+    name, suffix = shown(model), model.suffix.lower()
+    if model.is_dir():
+        inside = model / "model.onnx"
+        hint = f"give {shown(inside)}" if inside.is_file() else "give a model.onnx, which `unmask export` writes"
+        raise FileError(f"{name}: is a folder; {hint}")
+    if not model.is_file():
+        raise FileError(f"{name}: no such file; `unmask export` writes model.onnx")
+    if suffix in (".pth", ".pt"):
+        raise FileError(f"{name}: is a file of PyTorch; give the model.onnx that `unmask export` makes of a run")
+    if suffix == ".mar":
+        raise FileError(f"{name}: is an archive for TorchServe; give the model.onnx that lies beside it")
+    if suffix != ".onnx":
+        raise FileError(f"{name}: is not an ONNX model; give a model.onnx, which `unmask export` writes")
+    if not model.with_name(MANIFEST).is_file():
+        raise FileError(f"{name}: has no {MANIFEST} beside it; `unmask export` writes both")
+
+
 class Scorer:
     """Photos in, verdicts out, in this process.
 
@@ -106,9 +133,8 @@ class Scorer:
 
     def __init__(self, model: str | os.PathLike[str], *, device: str = "cpu", threads: int = 0) -> None:
         path = Path(model)
-        if not path.is_file():
-            raise FileError(f"{path}: no such file; `python -m export` writes it as model.onnx")
-        self.manifest = Manifest.load(path.with_name("manifest.json"))
+        _refuse_other_files(path)
+        self.manifest = Manifest.load(path.with_name(MANIFEST))
         self.manifest.verify(path.parent, only=(path.name,))
         self.device = device
         self._session = open_session(path, device=device, threads=threads)

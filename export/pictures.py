@@ -12,12 +12,12 @@ from PIL import Image
 
 from detector.decode import decode_image
 from detector.errors import FileError, ImageError
+from detector.files import files_below, has_photo_suffix, shown
 from detector.spec import ImageSpec
 from export.runners import Pixels
 
 AT_LEAST = 32
 Item = TypeVar("Item")
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
 
 def photos_in(folder: Path, spec: ImageSpec, count: int = AT_LEAST) -> Pixels:
@@ -25,7 +25,7 @@ def photos_in(folder: Path, spec: ImageSpec, count: int = AT_LEAST) -> Pixels:
 
     Raises `FileError` when fewer than that many can be decoded.
     """
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES)
+    files = [path for path in files_below(folder) if has_photo_suffix(path)]
     images: list[Pixels] = []
     for file in spread_evenly(files):
         if len(images) == count:
@@ -35,7 +35,9 @@ def photos_in(folder: Path, spec: ImageSpec, count: int = AT_LEAST) -> Pixels:
         except (ImageError, OSError):
             continue
     if len(images) < count:
-        raise FileError(f"{folder}: parity needs {count} photos (JPEG, PNG, WebP), and {len(images)} can be decoded there")
+        raise FileError(
+            f"{shown(folder)}: parity needs {count} photos (JPEG, PNG, WebP), and {len(images)} can be decoded there"
+        )
     return np.stack(images)
 
 

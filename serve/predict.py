@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from detector.errors import FileError, UnmaskError
+from detector.files import shown
 from detector.verdict import error_body
 from serve.client import Client
 
@@ -29,9 +30,9 @@ def predict_files(
         try:
             data = path.read_bytes()
         except OSError as error:
-            return _failure(path, FileError(f"{path}: can't be read ({error.strerror})"))
+            return _failure(path, FileError(f"{shown(path)}: can't be read ({error.strerror})"))
         try:
-            return {"path": str(path)} | client.predict(data, use_calibrator=use_calibrator, explain=overlays is not None)
+            return {"path": shown(path)} | client.predict(data, use_calibrator=use_calibrator, explain=overlays is not None)
         except UnmaskError as error:
             return _failure(path, error)
 
@@ -46,7 +47,7 @@ def predict_files(
             written.add(file)
             with _writing(file):
                 file.write_bytes(b64decode(explained.pop("overlay_png")))
-            explained["overlay"] = str(file)
+            explained["overlay"] = shown(file)
         return verdict
 
     if overlays is not None:
@@ -67,8 +68,8 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise FileError(f"{path}: can't be written ({error.strerror})") from None
+        raise FileError(f"{shown(path)}: can't be written ({error.strerror})") from None
 
 
 def _failure(path: Path, error: UnmaskError) -> dict[str, Any]:
-    return {"path": str(path)} | error_body(error)
+    return {"path": shown(path)} | error_body(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,13 @@ def test_pictures_that_can_not_be_written_are_told_in_a_line(server, photo_files
     assert done.stderr.startswith("error: ")
     assert "taken" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_name_that_is_not_utf_8_is_sent_and_shown(server, photos, tmp_path):
+    photo = tmp_path / os.fsdecode(b"caf\xe9.jpg")
+    photo.write_bytes(photos[0])
+    done = serve("predict", "--state", server.state, "--explain", tmp_path / "pictures", photo)
+    assert done.returncode == 0, done.stderr
+    line = json.loads(done.stdout)
+    assert line["path"] == str(tmp_path / "caf\\xe9.jpg")
+    assert Path(line["explanation"]["overlay"]).is_file()
