@@ -5,8 +5,11 @@ RUN       ?= run
 ARTIFACTS ?= artifacts
 PHOTOS    ?= ../shared
 FUZZ_SECONDS ?= 60
+# One worker for each CPU, at most four; what serves runs in one of them. PYTEST_ARGS= runs all in one process.
+PYTEST_ARGS  ?= -n auto --dist loadgroup
 PY        := .venv/bin/python
-COMPILE   := .venv/bin/uv pip compile -q pyproject.toml --universal --python-version 3.10 --generate-hashes \
+LOWEST    := $(shell sed -n 's/^requires-python = ">=\([0-9.]*\),.*/\1/p' pyproject.toml)
+COMPILE   := .venv/bin/uv pip compile -q pyproject.toml --universal --python-version $(LOWEST) --generate-hashes \
              --no-emit-index-url --no-header --no-annotate
 .DEFAULT_GOAL := help
 
@@ -15,7 +18,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .venv/installed: requirements/dev.lock requirements/uv.lock
-	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 10) <= v < (3, 13) else f"Python 3.10 to 3.12 is needed, this is {v.major}.{v.minor}; name one with PYTHON=…")'
+	$(PYTHON) .ci/interpreters.py --check
 	$(PYTHON) -m venv .venv
 	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.lock
 	.venv/bin/uv pip sync --python $(PY) --compile-bytecode --require-hashes requirements/dev.lock requirements/uv.lock
@@ -35,7 +38,25 @@ serve: setup ## serve $(ARTIFACTS) until Ctrl-C
 
 .PHONY: test
 test: setup lint ## lint and run every test
-	$(PY) -m pytest
+	$(PY) -m pytest $(PYTEST_ARGS)
+
+.PHONY: test-fast
+test-fast: setup ## run the tests that need no server, no training and no export: a minute
+	$(PY) -m pytest $(PYTEST_ARGS) -m 'not serve and not slow'
+
+.PHONY: test-all
+test-all: setup ## run the fast tests on every Python that is supported and installed here, each in a .venv-3.X of its own
+	@for python in $$($(PY) .ci/interpreters.py); do $(MAKE) --no-print-directory test-on ON=$$python || exit 1; done
+
+# One interpreter of `test-all`: ON=VERSION=PATH, as .ci/interpreters.py prints it.
+.PHONY: test-on
+test-on: VERSION = $(firstword $(subst =, ,$(ON)))
+test-on: INTERPRETER = $(lastword $(subst =, ,$(ON)))
+test-on:
+	@echo "== Python $(VERSION)"
+	@[ -x .venv-$(VERSION)/bin/python ] || .venv/bin/uv venv --quiet --python $(INTERPRETER) .venv-$(VERSION)
+	.venv/bin/uv pip sync --quiet --python .venv-$(VERSION)/bin/python --require-hashes requirements/dev.lock
+	.venv-$(VERSION)/bin/python -m pytest -q $(PYTEST_ARGS) -m 'not serve and not slow' -p no:cacheprovider
 
 .PHONY: lint
 lint: setup ## ruff, mypy and the import walls

@@ -1,27 +1,33 @@
-"""What tests share: real photos when they lie beside the checkout, drawn ones otherwise, and artifacts made once a run."""
+"""What tests share: which of them run together, drawn photos, and a run and its artifacts, made once for all workers."""
 
 from __future__ import annotations
 
 import json
 import os
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from hypothesis import settings
-
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: threads that spin while they wait halve a busy machine
-import torch
 from PIL import Image, ImageFilter
+
+from detector.cpus import available_cpus
 
 if TYPE_CHECKING:
     from tests.serve.running import RunningServer
 
 ROOT = Path(__file__).resolve().parent.parent
+# Tests with these fixtures start a TorchServe or talk to one; those with the others wait for training or an export.
+SERVE_FIXTURES = {"server", "start", "torchscript_server", "small_server", "guarded", "both"}
+SLOW_FIXTURES = {"artifacts", "tiny_run"}
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: threads that spin while they wait halve a busy machine
 # A shell's background job starts with Ctrl-C ignored, and so would the commands that tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # The same commit tries the same examples; `pytest --hypothesis-profile=default` looks for others.
@@ -29,12 +35,53 @@ settings.register_profile("same", derandomize=True)
 settings.load_profile("same")
 
 
+def pytest_xdist_auto_num_workers() -> int | None:
+    """Workers for `-n auto`: one for each CPU that this process may use, at most four, as each takes some 2 GB."""
+    return None if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ else min(4, available_cpus())
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Share the CPUs out among the workers, before any of them imports torch."""
+    if config.getoption("numprocesses", None):
+        return  # the process that starts the workers runs no test, and they would inherit its number
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, available_cpus() // workers)))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what serves and what is slow. Under `--dist loadgroup` one worker runs all that serves, as two servers at once
+    would disturb each other; any other module's tests stay together, as they share its fixtures."""
+    for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if fixtures & SERVE_FIXTURES:
+            item.add_marker("serve")
+        if fixtures & SLOW_FIXTURES:
+            item.add_marker("slow")
+        serves = item.get_closest_marker("serve") is not None
+        item.add_marker(pytest.mark.xdist_group("serve" if serves else item.nodeid.partition("::")[0]))
+
+
 @pytest.fixture(autouse=True)
 def _same_threads() -> Iterator[None]:
     """A worker's engine sets torch's threads for its process; sums differ with them, so no test hands them to the next."""
-    before = torch.get_num_threads()
+    torch = sys.modules.get("torch")
+    before = torch.get_num_threads() if torch else int(os.environ["OMP_NUM_THREADS"])
     yield
-    torch.set_num_threads(before)
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(before)
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder called `name` that `make` writes, by the first worker that asks for it; no test may write to it."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    made = folder.with_suffix(".made")
+    with FileLock(folder.with_suffix(".lock")):
+        if not made.exists():
+            make(folder)
+            made.touch()
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -48,10 +95,7 @@ def shared_dir() -> Path:
 
 @pytest.fixture(scope="session")
 def photo_files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Fifty photos: real ones where there are any, smooth random pictures as JPEG otherwise."""
-    faces = ROOT.parent / "shared" / "data" / "faces" / "Validation"
-    if faces.is_dir():
-        return [p for label in ("Fake", "Real") for p in sorted((faces / label).iterdir())[:25]]
+    """Fifty smooth random pictures as JPEG, the same everywhere."""
     directory = tmp_path_factory.mktemp("photos")
     rng = np.random.default_rng(0)
     for i in range(50):
@@ -78,9 +122,7 @@ def encode(pixels: np.ndarray | Image.Image, format: str = "PNG", **options: obj
 def run_dir(tmp_path_factory: pytest.TempPathFactory, photos: list[bytes]) -> Path:
     """A run as training leaves it, without the training: a small seeded network whose answers on `photos` spread over
     both labels, and a steep isotonic curve."""
-    folder = tmp_path_factory.mktemp("run")
-    write_run(folder, "mobilenetv3_small_050", photos)
-    return folder
+    return made_once(tmp_path_factory, "run", lambda folder: write_run(folder, "mobilenetv3_small_050", photos))
 
 
 @pytest.fixture(scope="session")
@@ -88,9 +130,7 @@ def artifacts(run_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What export makes of `run_dir`: model.onnx, manifest.json and both archives."""
     from export import export_run
 
-    out = tmp_path_factory.mktemp("export") / "artifacts"
-    export_run(run_dir, out)
-    return out
+    return made_once(tmp_path_factory, "artifacts", lambda folder: export_run(run_dir, folder))
 
 
 def write_run(folder: Path, model: str, photos: list[bytes], *, hidden: tuple[int, ...] = (16,), size: int = 128) -> None:
@@ -102,6 +142,7 @@ def write_run(folder: Path, model: str, photos: list[bytes], *, hidden: tuple[in
     from training.models.build import ModelConfig, build_model
     from training.models.checkpoint import Checkpoint, save_checkpoint
 
+    folder.mkdir(parents=True, exist_ok=True)
     spec, config = ImageSpec(size=size), ModelConfig(name=model, hidden=hidden)
     torch.manual_seed(7)
     net = build_model(config).train()

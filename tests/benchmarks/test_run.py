@@ -17,6 +17,8 @@ import pytest
 from benchmarks.__main__ import main
 from benchmarks.serving import running_server
 
+pytestmark = pytest.mark.serve
+
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 3
 

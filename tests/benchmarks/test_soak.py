@@ -12,6 +12,7 @@ from benchmarks.__main__ import main
 from benchmarks.soak import Holdings
 
 
+@pytest.mark.serve
 def test_a_real_server_is_followed_process_by_process(
     artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,6 +16,8 @@ from benchmarks.compare import ratios
 from benchmarks.peers import PEERS
 from benchmarks.serving import why_not
 
+pytestmark = pytest.mark.serve
+
 USERS = (1, 4)
 
 

@@ -168,6 +168,7 @@ def test_the_archive_holds_that_model_alone_and_an_engine_loads_it(kind, reduced
     assert scores.logit == pytest.approx(Scorer(reduced / f"model.{kind}.onnx").scores(pixels[:8])[0], abs=1e-2)
 
 
+@pytest.mark.serve
 def test_the_int8_archive_is_served(reduced, data, tmp_path):
     photo = next((data / "Validation" / "Fake").iterdir()).read_bytes()
     server = RunningServer(reduced, tmp_path, "--archive", "int8", "--workers", "1", "--threads", "1")

@@ -22,6 +22,8 @@ from serve.client import GrpcClient, RestClient
 from serve.record import find_record
 from tests.serve.running import asking, serve, survivors
 
+pytestmark = pytest.mark.serve
+
 
 def test_it_is_live_but_not_ready_until_the_workers_are_and_idle_it_ends_soon(start):
     begun = time.monotonic()

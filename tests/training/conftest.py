@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.conftest import made_once
+
 # The smallest of timm's test networks that has batch norm; it trains at some 1000 pictures a second on a core.
 TINY = [
     *("--model", "test_resnet", "--no-pretrained", "--size", "32", "--hidden", "16", "--lr", "3e-3", "--batch-size", "16"),
@@ -38,7 +40,7 @@ def draw_set(directory: Path, *, train: int = 60, validation: int = 30) -> Path:
 @pytest.fixture(scope="session")
 def tiny_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """120 pictures to train on and 60 to validate on; not to be written to."""
-    return draw_set(tmp_path_factory.mktemp("tiny"))
+    return made_once(tmp_path_factory, "tiny", draw_set)
 
 
 @pytest.fixture(scope="package", autouse=True)
@@ -72,6 +74,8 @@ def fit(*arguments: Any) -> int:
 @pytest.fixture(scope="package")
 def tiny_run(_one_thread: None, tiny_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of five epochs on the small set; not to be written to."""
-    out = tmp_path_factory.mktemp("runs") / "run"
-    assert fit("--data", tiny_set, "--out", out, "--epochs", 5, *TINY) == 0
-    return out
+
+    def train(out: Path) -> None:
+        assert fit("--data", tiny_set, "--out", out, "--epochs", 5, *TINY) == 0
+
+    return made_once(tmp_path_factory, "tiny_run", train)
