@@ -1,4 +1,4 @@
-"""Turns: of several workers on the same CPUs, one that computes while no other does may use them all."""
+"""CPU lock: lets a worker use all CPUs for single photos while no other worker on the machine computes."""
 
 from __future__ import annotations
 
@@ -7,21 +7,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+# Under load a worker holds the lock alone by chance now and then, and another one starts before it ends.
+UNCONTENDED_RUNS = 3
 
-class Turns:
-    """Known to all workers by a file that they lock; a worker that dies gives its lock back."""
+
+class CpuLock:
+    """A lock file that all workers share. The kernel releases the lock of a worker that dies."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("a")
+        self._uncontended = 0
 
     @contextmanager
-    def take(self, *, alone: bool) -> Iterator[bool]:
-        """Compute inside; gives whether the CPUs are this worker's own, asked for with `alone`. Nobody ever waits."""
-        own = alone and self._lock(fcntl.LOCK_EX)
-        if not own:
-            self._lock(fcntl.LOCK_SH)  # not to be had beside one that computes alone, who will be done soon
+    def hold(self, *, single: bool) -> Iterator[bool]:
+        """Hold the lock while the block computes. Yields whether it should use all CPUs; never waits.
+
+        single: whether it computes a single photo. It gets all CPUs while it holds the lock exclusively, after
+        `UNCONTENDED_RUNS` in a row that did too.
+        """
+        exclusive = single and self._lock(fcntl.LOCK_EX)
+        if not exclusive:
+            self._lock(fcntl.LOCK_SH)  # fails beside an exclusive holder, which ends soon
+        self._uncontended = self._uncontended + 1 if exclusive else 0
         try:
-            yield own
+            yield self._uncontended > UNCONTENDED_RUNS
         finally:
             fcntl.flock(self._file, fcntl.LOCK_UN)
 

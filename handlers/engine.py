@@ -16,12 +16,11 @@ from detector.devices import Device
 from detector.errors import FileError
 from detector.manifest import Manifest
 from detector.scorer import OUTPUTS, open_session, run_graph
-from handlers.cpu_lock import Turns
-from handlers.io_binding import BoundGraph
+from handlers.cpu_lock import CpuLock
+from handlers.io_binding import IoBindingSession
 
 ONNX_MODELS, TORCHSCRIPT_MODEL = ("model.onnx", "model.int8.onnx", "model.fp16.onnx"), "model.pt"
 log = logging.getLogger("unmask")
-PEACE = 3  # lone photos in turn, each scored while no other worker computed, before all CPUs are taken for the next
 Array = NDArray[np.float32]
 
 
@@ -37,11 +36,11 @@ class Scores(NamedTuple):
 
 @dataclass(frozen=True)
 class GpuOptions:
-    """batch_size: most photos at once. graphs: replay CUDA graphs. engines: a folder for what TensorRT builds."""
+    """batch_size: the most photos at once. graphs: replay CUDA graphs. engine_cache: a folder for TensorRT's engines."""
 
     batch_size: int = 8
     graphs: bool = False
-    engines: Path | None = None
+    engine_cache: Path | None = None
 
 
 class Engine(Protocol):
@@ -55,12 +54,12 @@ class Engine(Protocol):
 
 
 def load_engine(
-    directory: Path, *, device: str = "cpu", threads: int = 0, turns: Turns | None = None, gpu: GpuOptions | None = None
+    directory: Path, *, device: str = "cpu", threads: int = 0, cpu_lock: CpuLock | None = None, gpu: GpuOptions | None = None
 ) -> Engine:
     """Load the one model in `directory` after holding it against the SHA-256 in the `manifest.json` beside it.
 
-    threads: per operator; 0 leaves it to the runtime, which takes every CPU. turns: where several workers share the CPUs,
-    and one that scores a lone photo while the others rest is to use all of them. gpu: how ONNX Runtime uses one.
+    threads: per operator; 0 takes every CPU. cpu_lock: lets a worker use all CPUs for a single photo while the others are
+    idle. gpu: how ONNX Runtime uses one.
     Raises `FileError` when the manifest or the model is missing, changed or can't be loaded, or the device is not there.
     """
     manifest = Manifest.load(directory / "manifest.json")
@@ -72,7 +71,7 @@ def load_engine(
     if found[0] in ONNX_MODELS and Device.parse(device).kind != "cpu":
         return GpuEngine(directory / found[0], manifest, device=device, options=gpu or GpuOptions())
     if found[0] in ONNX_MODELS:
-        return OnnxEngine(directory / found[0], manifest, threads=threads, turns=turns)
+        return OnnxEngine(directory / found[0], manifest, threads=threads, cpu_lock=cpu_lock)
     if Device.parse(device).kind == "tensorrt":
         raise FileError("device tensorrt runs ONNX models only; use --device cuda for the TorchScript archive")
     return TorchScriptEngine(directory / found[0], manifest, device=device, threads=threads)
@@ -83,24 +82,22 @@ class OnnxEngine:
 
     device = "cpu"
 
-    def __init__(self, path: Path, manifest: Manifest, *, threads: int = 0, turns: Turns | None = None) -> None:
+    def __init__(self, path: Path, manifest: Manifest, *, threads: int = 0, cpu_lock: CpuLock | None = None) -> None:
         self.manifest = manifest
         self._session = open_session(path, threads=threads)
-        # Threads beside each other's cost throughput, and one photo by itself is done soonest with all of them.
-        wide = turns is not None and 0 < threads < available_cpus()
-        self._wide = open_session(path, shared=True) if wide else None
-        self._turns, self._in_peace = turns, 0
+        # Several workers with few threads each have the best throughput; a single photo is fastest on all CPUs.
+        share = cpu_lock is not None and 0 < threads < available_cpus()
+        self._all_cpus_session = open_session(path, shared=True) if share else None
+        self._cpu_lock = cpu_lock
 
     def run(self, images: NDArray[np.uint8], *, heatmap: bool = False) -> Scores:
         """Score uint8[N, H, W, 3] from `decode_image`."""
         names = (*OUTPUTS, "heatmap") if heatmap else OUTPUTS
-        if self._wide is None or self._turns is None:
+        if self._all_cpus_session is None or self._cpu_lock is None:
             outputs = run_graph(self._session, images, names)
         else:
-            with self._turns.take(alone=len(images) == 1) as own:
-                # Under load a worker is alone by chance now and then, and another one comes before it is done.
-                self._in_peace = self._in_peace + 1 if own else 0
-                outputs = run_graph(self._wide if self._in_peace > PEACE else self._session, images, names)
+            with self._cpu_lock.hold(single=len(images) == 1) as all_cpus:
+                outputs = run_graph(self._all_cpus_session if all_cpus else self._session, images, names)
         logit, raw_prob, calibrated_prob, *rest = outputs
         return Scores(logit, raw_prob, calibrated_prob, rest[0] if heatmap else None)
 
@@ -113,22 +110,22 @@ class GpuEngine:
         where = Device.parse(device)
         self.device = where.name
         try:
-            self._graph = self._open(path, where, options, graphs=options.graphs)
+            self._session = self._open(path, where, options, graphs=options.graphs)
         except Exception as error:
             if not options.graphs:
                 raise
             # Of a layer that CUDA lacks, for one; the answers are the same without.
             log.warning("CUDA graphs can't be recorded, and photos are scored without: %s", error)
-            self._graph = self._open(path, where, options, graphs=False)
+            self._session = self._open(path, where, options, graphs=False)
 
     def run(self, images: NDArray[np.uint8], *, heatmap: bool = False) -> Scores:
         """Score uint8[N, H, W, 3] from `decode_image`."""
-        logit, raw_prob, calibrated_prob, *rest = self._graph.run(images, heatmap=heatmap)
+        logit, raw_prob, calibrated_prob, *rest = self._session.run(images, heatmap=heatmap)
         return Scores(logit, raw_prob, calibrated_prob, rest[0] if heatmap else None)
 
-    def _open(self, path: Path, where: Device, options: GpuOptions, *, graphs: bool) -> BoundGraph:
-        session = open_session(path, device=f"{where.kind}:{where.index}", graphs=graphs, engines=options.engines)
-        return BoundGraph(session, where, self.manifest.image_spec.shape, options.batch_size, graphs=graphs)
+    def _open(self, path: Path, where: Device, options: GpuOptions, *, graphs: bool) -> IoBindingSession:
+        session = open_session(path, device=f"{where.kind}:{where.index}", graphs=graphs, engines=options.engine_cache)
+        return IoBindingSession(session, where, self.manifest.image_spec.shape, options.batch_size, graphs=graphs)
 
 
 class TorchScriptEngine:

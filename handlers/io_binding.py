@@ -1,4 +1,4 @@
-"""The scoring graph on a device with memory of its own, where inputs and outputs stay, at a few batch sizes."""
+"""ONNX Runtime's IO binding: inputs and outputs stay in the device's memory, at a few fixed batch sizes."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class _Bucket:
     bindings: dict[bool, tuple[Any, Any, list[Any]]]
 
 
-class BoundGraph:
+class IoBindingSession:
     """Runs a session through IO binding, in batches padded to the next of some sizes.
 
-    A size that came before costs no allocation, and CUDA graphs can be recorded, which need fixed shapes and addresses: one
-    for each size, with and without the heatmap (onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html).
+    No run allocates memory. The fixed shapes and addresses let CUDA graphs be recorded, one for each size with and without
+    the heatmap (onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html).
     """
 
     def __init__(self, session: Any, device: Device, shape: tuple[int, ...], batch_size: int, *, graphs: bool = False) -> None:
@@ -40,7 +40,7 @@ class BoundGraph:
         self._buckets = {size: self._bucket(size, shape, graphs) for size in bucket_sizes(batch_size)}
 
     def run(self, images: NDArray[np.uint8], *, heatmap: bool = False) -> list[Array]:
-        """`OUTPUTS`, and the heatmap where it is asked for, of uint8[N, H, W, 3]."""
+        """`OUTPUTS`, and with `heatmap` the heatmap too, of uint8[N, H, W, 3]."""
         largest = max(self._buckets)
         parts = [self._run(images[first : first + largest], heatmap) for first in range(0, len(images), largest)]
         return [np.concatenate(pieces) for pieces in zip(*parts, strict=True)]

@@ -32,9 +32,6 @@ class Metrics(Protocol):
     def in_progress(self, size: int) -> None:
         """So many requests are in the handler now."""
 
-    def renewal(self) -> None:
-        """The worker holds too much memory and is about to begin anew."""
-
 
 class NoMetrics:
     """Measures nothing, where prometheus_client is not installed."""
@@ -48,8 +45,6 @@ class NoMetrics:
     def error(self, code: str) -> None: ...
 
     def in_progress(self, size: int) -> None: ...
-
-    def renewal(self) -> None: ...
 
 
 class PrometheusMetrics:
@@ -73,9 +68,6 @@ class PrometheusMetrics:
         self._batch = Histogram("unmask_batch_size", "Requests in a batch.", buckets=BATCHES, registry=registry)
         self._verdicts = Counter("unmask_verdicts", "Verdicts given.", ["prediction"], registry=registry)
         self._errors = Counter("unmask_errors", "Requests that failed, by error code.", ["code"], registry=registry)
-        self._renewals = Counter(
-            "unmask_worker_renewals", "Times a worker began anew because its memory had grown.", registry=registry
-        )
         self._in_progress = Gauge(
             "unmask_requests_in_progress",
             "Requests in the handler now.",
@@ -99,9 +91,6 @@ class PrometheusMetrics:
 
     def in_progress(self, size: int) -> None:
         self._in_progress.set(size)
-
-    def renewal(self) -> None:
-        self._renewals.inc()
 
 
 def open_metrics() -> Metrics:

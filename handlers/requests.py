@@ -12,8 +12,9 @@ from enum import Enum, auto
 from typing import Any
 
 from detector.errors import BodyTooLarge, ImageError, UnmaskError
+from detector.worker_settings import WorkerSettings
 
-MAX_BODY_BYTES, MAX_PHOTOS = 16 * 2**20, 32
+MAX_BODY_BYTES, MAX_PHOTOS = WorkerSettings.max_body_bytes, WorkerSettings.max_photos
 VERDICT_OUTPUTS = ("prediction", "logit", "raw_prob", "calibrated", "confidence", "status", "error_code", "error_message")
 EXPLANATION_OUTPUTS = ("heatmap", "overlay_png")
 Data = bytes | bytearray
@@ -121,7 +122,7 @@ def read(item: Item, *, max_photos: int = MAX_PHOTOS, max_bytes: int = MAX_BODY_
             raise BodyTooLarge(f"the request has {size} bytes; at most {max_bytes} are accepted")
         document = _document(fields[0]) if form is Form.ONE else None
         if document is None:
-            _bound(fields, max_photos)
+            _check_count(fields, max_photos)
             request = Request(fields, form)
         elif "instances" in document:
             request = Request(_instances(document["instances"], max_photos), Form.LIST)
@@ -133,11 +134,13 @@ def read(item: Item, *, max_photos: int = MAX_PHOTOS, max_bytes: int = MAX_BODY_
             )
         else:
             raise UrlNotAccepted if "url" in document else BadRequest(_ACCEPTED)
-        wishes = {**_parameters(document), **item.inputs}
+        switches = {**_parameters(document), **item.inputs}
         return replace(
             request,
-            use_calibrator=_switch(wishes, "use_calib", default=True),
-            explain=_switch(wishes, "explain", default=item.explain or not {*EXPLANATION_OUTPUTS}.isdisjoint(request.outputs)),
+            use_calibrator=_switch(switches, "use_calib", default=True),
+            explain=_switch(
+                switches, "explain", default=item.explain or not {*EXPLANATION_OUTPUTS}.isdisjoint(request.outputs)
+            ),
         )
     except Exception as error:
         return replace(refused, photos=[error])
@@ -170,7 +173,7 @@ def _document(data: Data) -> dict[str, Any] | None:
     return document
 
 
-def _bound(photos: Sequence[Any], max_photos: int) -> None:
+def _check_count(photos: Sequence[Any], max_photos: int) -> None:
     if len(photos) > max_photos:
         raise TooManyPhotos(f"the request has {len(photos)} photos; at most {max_photos} are accepted at once")
 
@@ -179,7 +182,7 @@ def _instances(instances: Any, max_photos: int) -> list[Data | Exception]:
     """Photos of KServe v1: https://kserve.github.io/website/docs/concepts/architecture/data-plane/v1-protocol."""
     if not isinstance(instances, list) or not instances:
         raise BadRequest(f"instances must be a list of at least one photo. {_ACCEPTED}")
-    _bound(instances, max_photos)
+    _check_count(instances, max_photos)
     photos: list[Data | Exception] = []
     for instance in instances:
         if isinstance(instance, dict) and "url" in instance:
@@ -202,7 +205,7 @@ def _images(inputs: Any, max_photos: int) -> list[Data | Exception]:
         )
     if not isinstance(shape, list) or not all(isinstance(n, int) for n in shape) or math.prod(shape) != len(data):
         raise BadRequest(f"the tensor images has {len(data)} photos; its shape must be [{len(data)}]")
-    _bound(data, max_photos)
+    _check_count(data, max_photos)
     return [_decoded(text) for text in data]
 
 

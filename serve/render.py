@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.sax.saxutils import escape
 
+from detector.worker_settings import PREFIX, WorkerSettings
 from serve.java import find_java, find_torchserve, frontend_jar
 from serve.patches import write_patched_classes
 from serve.settings import LOOPBACK, MODEL, Settings
@@ -119,7 +120,7 @@ def render(
     else:
         stand_in.unlink(missing_ok=True)
     # TS_* overrides config.properties; whatever PYTHONPATH named would come before the archive's own packages.
-    kept = {k: v for k, v in environment.items() if not k.startswith("TS_") and k != "PYTHONHOME"}
+    kept = {k: v for k, v in environment.items() if not k.startswith(("TS_", PREFIX)) and k != "PYTHONHOME"}
     variables = _variables(settings, layout)
     return Command(_arguments(settings, layout, environment), kept | variables, variables, layout.work)
 
@@ -238,7 +239,17 @@ def _arguments(settings: Settings, layout: Layout, environment: Mapping[str, str
 
 def _variables(settings: Settings, layout: Layout) -> dict[str, str]:
     """Environment variables for the JVM, which its workers inherit."""
-    level = {"WARN": "WARNING"}.get(settings.log_level, settings.log_level)
+    worker = WorkerSettings(
+        device=settings.device,
+        threads=settings.worker_threads,
+        cuda_graphs=settings.cuda_graphs,
+        engine_cache=layout.engines,
+        cpu_lock=layout.work / "cpu.lock",
+        log_level={"WARN": "WARNING"}.get(settings.log_level, settings.log_level),
+        max_body_bytes=settings.max_body_bytes,
+        max_photos=settings.max_photos,
+        load_error=layout.load_error,
+    )
     return {
         "LOG_LOCATION": str(layout.logs),
         "METRICS_LOCATION": str(layout.logs),
@@ -246,16 +257,9 @@ def _variables(settings: Settings, layout: Layout) -> dict[str, str]:
         "PYTHONPATH": str(layout.python),
         "PYTHONUNBUFFERED": "1",
         "OMP_NUM_THREADS": str(settings.worker_threads),
+        # glibc would make up to eight arenas a CPU, and what is free in one is not used by the others.
+        "MALLOC_ARENA_MAX": "2",
         # ONNX Runtime 1.31 keeps a device id and sends usage events to its maker; the Python call for it comes too late.
         "ORT_DISABLE_TELEMETRY": "1",
-        "UNMASK_WORKER_DEVICE": settings.device,
-        "UNMASK_WORKER_GRAPHS": str(int(settings.cuda_graphs)),
-        "UNMASK_WORKER_ENGINES": str(layout.engines),
-        "UNMASK_WORKER_THREADS": str(settings.worker_threads),
-        "UNMASK_WORKER_LOG_LEVEL": level,
-        "UNMASK_MAX_BODY_BYTES": str(settings.max_body_bytes),
-        "UNMASK_MAX_PHOTOS": str(settings.max_photos),
-        "UNMASK_WORKER_TURNS": str(layout.work / "turns"),
-        "UNMASK_WORKER_GROWTH": str(settings.worker_growth * 2**20),
-        "UNMASK_LOAD_ERROR": str(layout.load_error),
+        **worker.to_env(),
     }

@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from detector.cpus import available_cpus
 from detector.errors import UsageError
+from detector.worker_settings import WorkerSettings
 from serve.errors import PortTaken
 
 MODEL = "detector"
@@ -79,13 +80,13 @@ class Settings(BaseSettings):
         default=100, ge=1, description="Requests that may wait for each version; more are refused with 503."
     )
     max_body_bytes: int = Field(
-        default=16 * 2**20, ge=1024, le=2**29, description="Largest request that is accepted, photo or JSON, in bytes."
+        default=WorkerSettings.max_body_bytes,
+        ge=1024,
+        le=2**29,
+        description="Largest request that is accepted, photo or JSON, in bytes.",
     )
-    max_photos: int = Field(default=32, ge=1, le=1024, description="Most photos that one request may have.")
-    worker_growth: int = Field(
-        default=512,
-        ge=1,
-        description="MiB that a worker may grow by once its model is loaded; past it, it begins anew and loses no request.",
+    max_photos: int = Field(
+        default=WorkerSettings.max_photos, ge=1, le=1024, description="Most photos that one request may have."
     )
     response_timeout: int = Field(
         default=30, ge=1, description="Seconds after which a worker that does not answer is replaced."
@@ -146,7 +147,7 @@ class Settings(BaseSettings):
             for field, purpose in PORTS.items():
                 port, host = getattr(self, field), self.bind_host(field)
                 try:
-                    held.append(_bound(host, port))
+                    held.append(_listening(host, port))
                 except OSError as error:
                     flag = "--" + field.replace("_", "-")
                     raise PortTaken(
@@ -159,7 +160,7 @@ class Settings(BaseSettings):
         return self.model_copy(update=ports)
 
 
-def _bound(host: str, port: int) -> socket.socket:
+def _listening(host: str, port: int) -> socket.socket:
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port in TIME_WAIT is free to listen on

@@ -14,7 +14,7 @@ context_module = pytest.importorskip("ts.context")
 
 def test_a_worker_that_imported_another_detector_than_the_archives_refuses(archives, monkeypatch, tmp_path):
     reason = tmp_path / "reason.txt"
-    monkeypatch.setenv("UNMASK_LOAD_ERROR", str(reason))
+    monkeypatch.setenv("UNMASK_WORKER_LOAD_ERROR", str(reason))
     context = context_module.Context("detector", str(archives["onnx"]), {}, 4, None, "0.12.0")
     with pytest.raises(FileError, match="PYTHONPATH"):
         Service().initialize(context)
@@ -29,8 +29,8 @@ def test_each_request_of_a_batch_gets_its_own_status_type_and_id(archives, monke
 
 
 def test_the_limits_come_from_the_environment(archives, monkeypatch, photos):
-    monkeypatch.setenv("UNMASK_MAX_PHOTOS", "1")
-    monkeypatch.setenv("UNMASK_MAX_BODY_BYTES", str(len(photos[0]) - 1))
+    monkeypatch.setenv("UNMASK_WORKER_MAX_PHOTOS", "1")
+    monkeypatch.setenv("UNMASK_WORKER_MAX_BODY_BYTES", str(len(photos[0]) - 1))
     bodies, _ = handled(archives, monkeypatch, [{"data1": b"x", "data2": b"y"}, {"body": photos[0]}], [{}, {}])
     assert [b["error"]["code"] for b in bodies] == ["too_many_photos", "body_too_large"]
 
@@ -61,7 +61,7 @@ def test_a_valid_traceparent_is_echoed_and_any_other_ignored(archives, monkeypat
 def handled(archives, monkeypatch, inputs, headers):
     """The answers of a service to one batch, and the context that it answered in."""
     monkeypatch.setattr("detector.__file__", str(archives["onnx"] / "detector" / "__init__.py"))
-    monkeypatch.delenv("UNMASK_LOAD_ERROR", raising=False)
+    monkeypatch.delenv("UNMASK_WORKER_LOAD_ERROR", raising=False)
     context = context_module.Context("detector", str(archives["onnx"]), {}, 4, None, "0.12.0")
     service = Service()
     service.initialize(context)

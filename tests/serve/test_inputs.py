@@ -188,7 +188,7 @@ def test_json_that_can_not_be_read_is_refused_with_a_reason(base, document, stat
 def test_the_limits_that_a_server_is_given_are_the_handlers(tmp_path):
     settings = Settings(max_photos=3, max_body_bytes=2**20)
     environment = render(settings, {"1.0": "detector-onnx-1.mar"}, Layout(tmp_path / "state", tmp_path)).environment
-    assert (environment["UNMASK_MAX_PHOTOS"], environment["UNMASK_MAX_BODY_BYTES"]) == ("3", str(2**20))
+    assert (environment["UNMASK_WORKER_MAX_PHOTOS"], environment["UNMASK_WORKER_MAX_BODY_BYTES"]) == ("3", str(2**20))
 
 
 def test_what_is_no_photo_has_the_reason_in_its_place(base):

@@ -13,7 +13,7 @@ from detector.manifest import Manifest
 from detector.scorer import OUTPUTS, open_session, run_graph
 from handlers import engine
 from handlers.engine import GpuEngine, GpuOptions
-from handlers.io_binding import BoundGraph, bucket_sizes
+from handlers.io_binding import IoBindingSession, bucket_sizes
 
 
 def test_sizes_are_powers_of_two_up_to_the_largest() -> None:
@@ -24,13 +24,13 @@ def test_sizes_are_powers_of_two_up_to_the_largest() -> None:
 def test_scores_of_any_number_of_photos_are_those_of_a_plain_run(artifacts: Path, graphs: bool) -> None:
     shape = Manifest.load(artifacts / "manifest.json").image_spec.shape
     session = open_session(artifacts / "model.onnx", threads=1)
-    bound = BoundGraph(session, Device("cpu"), shape, 4, graphs=graphs)
+    runner = IoBindingSession(session, Device("cpu"), shape, 4, graphs=graphs)
     rng = np.random.default_rng(0)
     for count in (3, 1, 4, 2, 11, 1):
         images = rng.integers(0, 256, (count, *shape), dtype=np.uint8)
         for heatmap in (False, True, False):
             names = (*OUTPUTS, "heatmap") if heatmap else OUTPUTS
-            found = bound.run(images, heatmap=heatmap)
+            found = runner.run(images, heatmap=heatmap)
             assert len(found) == len(names)
             for one, other in zip(found, run_graph(session, images, names), strict=True):
                 assert one.shape == other.shape
@@ -39,11 +39,11 @@ def test_scores_of_any_number_of_photos_are_those_of_a_plain_run(artifacts: Path
 
 def test_a_result_outlives_the_next_batch(artifacts: Path) -> None:
     shape = Manifest.load(artifacts / "manifest.json").image_spec.shape
-    bound = BoundGraph(open_session(artifacts / "model.onnx", threads=1), Device("cpu"), shape, 2)
+    runner = IoBindingSession(open_session(artifacts / "model.onnx", threads=1), Device("cpu"), shape, 2)
     rng = np.random.default_rng(1)
-    first = bound.run(rng.integers(0, 256, (2, *shape), dtype=np.uint8))[0]
+    first = runner.run(rng.integers(0, 256, (2, *shape), dtype=np.uint8))[0]
     kept = first.copy()
-    bound.run(rng.integers(0, 256, (2, *shape), dtype=np.uint8))
+    runner.run(rng.integers(0, 256, (2, *shape), dtype=np.uint8))
     assert np.array_equal(first, kept)
 
 
