@@ -6,7 +6,6 @@ A resample is a row of counts, how often each photo was drawn; the point estimat
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,9 @@ ECE_BINS = 15
 GRID = 512  # points at which residuals are smoothed
 LOW_FPR = (0.01, 0.001)
 HISTOGRAM_BINS = 20
-DISTANCES = ("ece", "smooth_ece")
+ERRORS = ("brier", "log_loss", "ece", "smooth_ece")  # of probabilities
+DISTANCES = ("ece", "smooth_ece")  # with any suffix
+BANDWIDTH_TOLERANCE = 5e-5  # of the smooth calibration error
 CHUNK = 4_000_000  # elements of a counts matrix worked on at once: 32 MB
 
 
@@ -124,7 +125,7 @@ def smooth_ece(labels: NDArray[np.int64], p: Floats, weights: Floats) -> Floats:
     The residuals y - p, as a density over p, are smoothed with a Gaussian reflected at 0 and 1; the error is the integral of
     the absolute value at the one bandwidth that equals it. No bins are chosen, and it changes continuously with p.
     Reflection makes the cosines the kernel's eigenfunctions, so smoothing is a product after a cosine transform. Residuals
-    are shared between the two nearest of `GRID` points, and halving finds the bandwidth to 1e-4.
+    are shared between the two nearest of `GRID` points. The result is within `BANDWIDTH_TOLERANCE` of the exact one.
     """
     return _smoothed_error(weights @ _nearest_points(p, labels - p) / weights.sum(1, keepdims=True))
 
@@ -144,16 +145,30 @@ def errors_by_chance(p: Floats, *, seed: int, draws: int = 200) -> dict[str, dic
 
 
 def _smoothed_error(density: Floats) -> Floats:
-    """The smooth calibration error of residuals on the grid, [B, GRID]."""
-    spectrum = dct(density, axis=1)
-    decay = -((np.arange(GRID) * np.pi) ** 2) / 2
+    """The smooth calibration error of residuals on the grid, [B, GRID].
+
+    It is where the error at a bandwidth, which falls as the bandwidth grows, equals the bandwidth. The secant through the ends
+    of a bracket finds it, with the Illinois rule (Dowell & Jarratt 1971): an end that stays twice counts half.
+    """
+    spectrum = dct(density.astype(np.float32), axis=1)
+    decay = (-((np.arange(GRID) * np.pi) ** 2) / 2).astype(np.float32)
+    found = np.zeros(len(density))
+    rows = np.arange(len(density))
     low, high = np.zeros(len(density)), np.ones(len(density))
-    for _ in range(14):
-        width = (low + high) / 2
-        smoothed = idct(spectrum * np.exp(decay * width[:, None] ** 2), axis=1)
-        larger = np.abs(smoothed).sum(1) > width
-        low, high = np.where(larger, width, low), np.where(larger, high, width)
-    return (low + high) / 2
+    above, below = np.abs(density).sum(1), np.abs(density.sum(1)) - 1  # error less bandwidth, at 0 and at (nearly) 1
+    side = np.zeros(len(density))
+    while len(rows):
+        width = (low * below - high * above) / (below - above)
+        smoothed = idct(spectrum[rows] * np.exp(decay * (width[:, None] ** 2).astype(np.float32)), axis=1, overwrite_x=True)
+        excess = np.abs(smoothed).sum(1) - width
+        found[rows] = width
+        up = excess > 0
+        below = np.where(up, np.where(side == 1, below / 2, below), excess)
+        above = np.where(up, excess, np.where(side == -1, above / 2, above))
+        low, high, side = np.where(up, width, low), np.where(up, high, width), np.where(up, 1, -1)
+        left = (np.abs(excess) > BANDWIDTH_TOLERANCE) & (high - low > BANDWIDTH_TOLERANCE)
+        rows, low, high, above, below, side = (v[left] for v in (rows, low, high, above, below, side))
+    return found
 
 
 def _nearest_points(p: Floats, values: Floats) -> csr_array:
@@ -207,7 +222,7 @@ def with_intervals(
     result = {}
     for name, value in point.items():
         low, median, high = np.percentile(np.concatenate([d[name] for d in drawn]), [2.5, 50, 97.5])
-        moved = median - value[0] if name.removesuffix("_raw") in DISTANCES else 0
+        moved = median - value[0] if name.startswith(DISTANCES) else 0
         result[name] = {"value": float(value[0]), "low": float(max(low - moved, 0)), "high": float(high - moved)}
     return result
 
@@ -253,10 +268,16 @@ def compare_probabilities(
     labels: NDArray[np.int64], ways: Mapping[str, NDArray[np.floating]], *, seed: int = 0
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Brier score, log-loss, ECE and smooth ECE, with intervals, of each of several probabilities for the same photos."""
-    return {
-        name: with_intervals(partial(probability_errors, labels, p.astype(np.float64)), labels, seed=seed)
-        for name, p in ways.items()
-    }
+
+    def compute(weights: Floats) -> dict[str, Floats]:
+        return {
+            f"{error} {way}": value
+            for way, p in ways.items()
+            for error, value in probability_errors(labels, p.astype(np.float64), weights).items()
+        }
+
+    found = with_intervals(compute, labels, seed=seed) if ways else {}
+    return {way: {error: found[f"{error} {way}"] for error in ERRORS} for way in ways}
 
 
 def low_fpr_notes(reals: int) -> list[str]:

@@ -15,7 +15,7 @@ from training.fit.fit import fit
 from training.fit.run_folder import LAST
 from training.models.checkpoint import load_checkpoint
 from training.options import FitOptions
-from training.report.plots import Palette, Plot, render
+from training.report.plots import BLUE, ORANGE, Plot, render
 
 CLEAN = "clean"
 GRID: dict[str, dict[str, Any]] = {
@@ -52,7 +52,7 @@ def run_grid(options: FitOptions) -> list[dict[str, Any]]:
         rows.append({"name": name, "faults": metrics["faults"] or {}, **measured})
     (options.out / "faults.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
     for file, keys in (("auc", ["auc"]), ("calibration", ["ece_raw", "ece"])):
-        (options.out / f"{file}.png").write_bytes(render(_against_clean(rows, keys)))
+        (options.out / f"{file}.png").write_bytes(render(_against_clean(rows, keys)).light)
     return rows
 
 
@@ -81,9 +81,9 @@ def table(rows: list[dict[str, Any]]) -> str:
 def _against_clean(rows: list[dict[str, Any]], keys: list[str]) -> Plot:
     """A dot and its interval for each run, with a line where the clean one is."""
 
-    def draw(axes: Axes, palette: Palette) -> None:
+    def draw(axes: Axes) -> None:
         places = np.arange(len(rows))[::-1]
-        for key, colour, lift in zip(keys, (palette.first, palette.second), (0.12, -0.12), strict=False):
+        for key, colour, lift in zip(keys, (BLUE, ORANGE), (0.12, -0.12), strict=False):
             shift = lift if len(keys) > 1 else 0
             values = np.array([[row[key][part] for part in ("value", "low", "high")] for row in rows])
             reach = np.abs(values[:, 1:].T - values[:, 0])

@@ -1,19 +1,23 @@
-"""The report's plots, as PNG bytes, each for a light and for a dark page."""
+"""The report's plots, as PNG bytes for a light and for a dark page."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from io import BytesIO
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
+from PIL import Image
 
+from detector.html import DARK, LIGHT
 from training.evaluation.metrics import equal_mass_bins, wilson
 
 # Narrow figures with large type, so that they can be read at the width of a phone.
@@ -22,58 +26,82 @@ DPI = 180
 # Okabe & Ito's palette, told apart with any colour vision.
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#8a8f98"
 DARK_BLUE, DARK_ORANGE = "#56B4E9", "#E69F00"
-Plot = Callable[[Axes, "Palette"], None]
+STYLE = {
+    "font.size": 10.5,
+    "axes.titlesize": 10.5,
+    "legend.fontsize": 9.5,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "lines.linewidth": 1.8,
+    "figure.facecolor": LIGHT.paper,
+    "axes.facecolor": LIGHT.paper,
+    "grid.color": LIGHT.line,
+    "text.color": LIGHT.ink,
+    "axes.labelcolor": LIGHT.ink,
+    "axes.edgecolor": LIGHT.ink,
+    "xtick.color": LIGHT.ink,
+    "ytick.color": LIGHT.ink,
+}
+Plot = Callable[[Axes], None]
 
 
-class Palette:
-    """Colours of one theme."""
+class Picture(NamedTuple):
+    """One plot as two PNG files."""
 
-    def __init__(self, dark: bool) -> None:
-        self.first, self.second = (DARK_BLUE, DARK_ORANGE) if dark else (BLUE, ORANGE)
-        self.ink, self.paper, self.grid = ("#e6e8eb", "#16191d", "#343a42") if dark else ("#1d2126", "#ffffff", "#dfe3e8")
+    light: bytes
+    dark: bytes
 
 
-def render(plot: Plot, *, dark: bool = False) -> bytes:
-    """A PNG of what `plot` draws on its axes."""
-    palette = Palette(dark)
-    with rc_context(_style(palette)):
+def render(plot: Plot) -> Picture:
+    """What `plot` draws on its axes.
+
+    It is drawn once, in the colours of the light theme, and stored with a colour table. The dark picture is the same one with
+    another table.
+    """
+    with rc_context(STYLE):  # type: ignore[arg-type]
         figure = Figure(figsize=SIZE, dpi=DPI, layout="constrained")
         canvas = FigureCanvasAgg(figure)
-        plot(figure.add_subplot(), palette)
-        out = BytesIO()
-        canvas.print_png(out)  # the same as savefig, which draws it all twice
+        plot(figure.add_subplot())
+        canvas.draw()
+    drawn = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
+    picture = drawn.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    table = np.reshape(picture.getpalette() or [], (-1, 3)) / 255
+    table[picture.getpixel((0, 0))] = to_rgb(LIGHT.paper)  # the table's colours are rounded, and this one meets the page
+    return Picture(_png(picture, table), _png(picture, _in_dark(table)))
+
+
+def _png(picture: Image.Image, table: NDArray[np.float64]) -> bytes:
+    picture.putpalette((table * 255).round().clip(0, 255).astype(np.uint8).tobytes())
+    out = BytesIO()
+    picture.save(out, "PNG")
     return out.getvalue()
 
 
-def _style(palette: Palette) -> Any:
-    return {
-        "font.size": 10.5,
-        "axes.titlesize": 10.5,
-        "legend.fontsize": 9.5,
-        "legend.frameon": False,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "axes.axisbelow": True,
-        "lines.linewidth": 1.8,
-        "figure.facecolor": palette.paper,
-        "axes.facecolor": palette.paper,
-        "grid.color": palette.grid,
-        "text.color": palette.ink,
-        "axes.labelcolor": palette.ink,
-        "axes.edgecolor": palette.ink,
-        "xtick.color": palette.ink,
-        "ytick.color": palette.ink,
-    }
+@cache
+def _to_dark() -> NDArray[np.float64]:
+    """float64[4, 3]: the affine map from the light theme's colours, as (r, g, b, 1), to those of the dark theme.
+
+    Soft edges and translucent areas are weighted means of the four colours, and an affine map keeps those.
+    """
+    light = [(*to_rgb(colour), 1.0) for colour in (LIGHT.paper, LIGHT.ink, BLUE, ORANGE)]
+    dark = [to_rgb(colour) for colour in (DARK.paper, DARK.ink, DARK_BLUE, DARK_ORANGE)]
+    return np.linalg.solve(np.array(light), np.array(dark))
+
+
+def _in_dark(colours: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.concatenate([colours, np.ones((len(colours), 1))], axis=1) @ _to_dark()
 
 
 def curves(history: list[dict[str, Any]], best_epoch: int, what: str, label: str) -> Plot:
     """`train_what` and `tune_what` over the epochs, the kept epoch marked."""
 
-    def draw(axes: Axes, palette: Palette) -> None:
+    def draw(axes: Axes) -> None:
         epochs = [row["epoch"] for row in history]
         marker = "o" if len(epochs) < 30 else None
-        for part, colour, name in (("train", palette.first, "fitting"), ("tune", palette.second, "tuning")):
+        for part, colour, name in (("train", BLUE, "fitting"), ("tune", ORANGE, "tuning")):
             axes.plot(
                 epochs, [row[f"{part}_{what}"] for row in history], color=colour, label=name, marker=marker, markersize=3.5
             )
@@ -96,10 +124,10 @@ def roc(labels: NDArray[np.int64], scores: NDArray[np.float64], auc: dict[str, f
 
     false_rate, true_rate, _ = roc_curve(labels, scores)
 
-    def draw(axes: Axes, palette: Palette) -> None:
+    def draw(axes: Axes) -> None:
         text = f"AUC {auc['value']:.3f} ({auc['low']:.3f}–{auc['high']:.3f})"
         axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1.2)
-        axes.plot(false_rate, true_rate, color=palette.first, label=text)
+        axes.plot(false_rate, true_rate, color=BLUE, label=text)
         axes.set(xlabel="real photos flagged as fake", ylabel="fakes found", xlim=(-0.01, 1.01), ylim=(-0.01, 1.02))
         _legend(axes, columns=1)
 
@@ -112,10 +140,10 @@ def precision_recall(labels: NDArray[np.int64], scores: NDArray[np.float64], ave
 
     precision, recall, _ = precision_recall_curve(labels, scores)
 
-    def draw(axes: Axes, palette: Palette) -> None:
+    def draw(axes: Axes) -> None:
         text = f"AP {average['value']:.3f} ({average['low']:.3f}–{average['high']:.3f})"
         axes.axhline(labels.mean(), color=GREY, linestyle="--", linewidth=1.2)
-        axes.plot(recall, precision, color=palette.first, label=text, drawstyle="steps-post")
+        axes.plot(recall, precision, color=BLUE, label=text, drawstyle="steps-post")
         axes.set(xlabel="fakes found (recall)", ylabel="flagged photos that are fake", xlim=(-0.01, 1.01), ylim=(-0.01, 1.02))
         _legend(axes, columns=1)
 
@@ -125,9 +153,9 @@ def precision_recall(labels: NDArray[np.int64], scores: NDArray[np.float64], ave
 def score_histograms(labels: NDArray[np.int64], p: NDArray[np.float64], what: str, threshold: float | None = None) -> Plot:
     """How many photos of each class have which probability, as shares of their class; the threshold marked."""
 
-    def draw(axes: Axes, palette: Palette) -> None:
+    def draw(axes: Axes) -> None:
         edges = np.linspace(0, 1, 26)
-        for label, colour, name in ((0, palette.first, "real"), (1, palette.second, "fake")):
+        for label, colour, name in ((0, BLUE, "real"), (1, ORANGE, "fake")):
             own = p[labels == label]
             shares = np.histogram(own, edges)[0] / max(len(own), 1)
             axes.stairs(shares, edges, color=colour, fill=True, alpha=0.35)
@@ -144,10 +172,10 @@ def score_histograms(labels: NDArray[np.int64], p: NDArray[np.float64], what: st
 def robustness(kind: dict[str, Any], untouched: dict[str, dict[str, float]]) -> Plot:
     """AUC and accuracy, with 95 % intervals, from untouched photos to the most spoilt."""
 
-    def draw(axes: Axes, palette: Palette) -> None:
+    def draw(axes: Axes) -> None:
         rows = [untouched, *kind["levels"]]
         at = np.arange(len(rows))
-        for what, colour, name in (("auc", palette.first, "AUC"), ("accuracy", palette.second, "accuracy")):
+        for what, colour, name in (("auc", BLUE, "AUC"), ("accuracy", ORANGE, "accuracy")):
             axes.fill_between(
                 at, [r[what]["low"] for r in rows], [r[what]["high"] for r in rows], color=colour, alpha=0.2, lw=0
             )
@@ -164,10 +192,11 @@ def robustness(kind: dict[str, Any], untouched: dict[str, dict[str, float]]) -> 
 def confusion_matrix(cells: dict[str, int]) -> Plot:
     """The four counts, each with its share of the true class."""
 
-    def draw(axes: Axes, palette: Palette) -> None:
+    def draw(axes: Axes) -> None:
         table = np.array([[cells["tn"], cells["fp"]], [cells["fn"], cells["tp"]]])
         shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
-        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        shades = LinearSegmentedColormap.from_list("shades", [LIGHT.paper, BLUE])
+        axes.imshow(shares, cmap=shades, vmin=0, vmax=1, aspect="auto")
         for (row, column), n in np.ndenumerate(table):
             share = shares[row, column]
             axes.text(
@@ -177,7 +206,7 @@ def confusion_matrix(cells: dict[str, int]) -> Plot:
                 ha="center",
                 va="center",
                 fontsize=13,
-                color="white" if share > 0.5 else "#1d2126",
+                color=LIGHT.paper if share > 0.5 else LIGHT.ink,
             )
         axes.set_xticks([0, 1], ["Real", "Fake"])
         axes.set_yticks([0, 1], ["Real", "Fake"])
@@ -192,9 +221,9 @@ def confusion_matrix(cells: dict[str, int]) -> Plot:
 def reliability(labels: NDArray[np.int64], raw: NDArray[np.float64], calibrated: NDArray[np.float64]) -> Plot:
     """How often photos given a probability really are fake, before and after calibration, in ten equal-mass bins."""
 
-    def draw(axes: Axes, palette: Palette) -> None:
+    def draw(axes: Axes) -> None:
         axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1.2, label="perfect")
-        for p, colour, name in ((raw, palette.second, "as scored"), (calibrated, palette.first, "calibrated")):
+        for p, colour, name in ((raw, ORANGE, "as scored"), (calibrated, BLUE, "calibrated")):
             bins = equal_mass_bins(p, 10)
             used, n = np.unique(bins, return_counts=True)
             said = np.array([p[bins == b].mean() for b in used])

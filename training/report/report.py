@@ -47,9 +47,9 @@ def write_report(
     directory.mkdir(parents=True, exist_ok=True)
     images = {}
     for name, plot in _plots(metrics, labels, raw.astype(np.float64), calibrated.astype(np.float64)).items():
-        light = plots.render(plot)
-        (directory / f"{name}.png").write_bytes(light)
-        images[name] = {"light": _inline(light), "dark": _inline(plots.render(plot, dark=True))}
+        picture = plots.render(plot)
+        (directory / f"{name}.png").write_bytes(picture.light)
+        images[name] = {"light": _inline(picture.light), "dark": _inline(picture.dark)}
     page = directory / "index.html"
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["interval"] = lambda value: Markup("{} <span>{}</span>").format(*_interval(value).split())
