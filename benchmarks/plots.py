@@ -1,24 +1,26 @@
-"""The report's plots, as PNG data URIs: latency by percentile, and throughput and latency over time."""
+"""The report's plots, for a light and for a dark page: latency by percentile, and throughput and latency over time."""
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
-from io import BytesIO
 from math import log10
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator, ScalarFormatter
 
-COLOURS = {"rest": "#2563a8", "grpc": "#c2571a"}
+from detector.html import LIGHT, Picture, in_both_themes
+
+COLOURS = {"rest": LIGHT.first, "grpc": LIGHT.second}
 LABELS = {"rest": "REST", "grpc": "gRPC"}
-INK, GRID = "#3a4350", "#dfe4ea"
+SIZE, DPI = (4.6, 3.1), 180
 Run = dict[str, Any]  # one entry of the report's `runs`
 
 
-def percentiles(runs: Sequence[Run]) -> str:
+def percentiles(runs: Sequence[Run]) -> Picture:
     """Latency by percentile; the axis stretches towards 100 so that the tail can be read."""
     figure, axes = _canvas("share of requests answered within", "latency (ms)")
     ticks: list[float] = [0]
@@ -32,10 +34,10 @@ def percentiles(runs: Sequence[Run]) -> str:
     axes.xaxis.set_major_formatter(FixedFormatter([f"{q:g} %" for q in ticks]))
     axes.xaxis.set_minor_locator(NullLocator())
     _log_milliseconds(axes)
-    return _uri(figure, axes)
+    return _drawn(figure, axes)
 
 
-def throughput(runs: Sequence[Run]) -> str:
+def throughput(runs: Sequence[Run]) -> Picture:
     """Requests answered in each second."""
     figure, axes = _canvas("seconds since the first request", "answers per second")
     for run in runs:
@@ -43,10 +45,10 @@ def throughput(runs: Sequence[Run]) -> str:
         axes.plot([r["second"] + 0.5 for r in rows], [r["requests"] for r in rows], marker="o", ms=3, **_style(run))
     axes.set_ylim(bottom=0)
     axes.set_xlim(left=0)
-    return _uri(figure, axes)
+    return _drawn(figure, axes)
 
 
-def latency(runs: Sequence[Run]) -> str:
+def latency(runs: Sequence[Run]) -> Picture:
     """Median and 99th percentile of latency in each second."""
     figure, axes = _canvas("seconds since the first request", "latency (ms)")
     for run in runs:
@@ -56,7 +58,7 @@ def latency(runs: Sequence[Run]) -> str:
         axes.plot(at, [r["p99"] for r in rows], linestyle=":", **{**style, "label": f"{style['label']} p99"})
     axes.set_xlim(left=0)
     _log_milliseconds(axes)
-    return _uri(figure, axes)
+    return _drawn(figure, axes)
 
 
 def _tail(percentile: float) -> float:
@@ -65,15 +67,15 @@ def _tail(percentile: float) -> float:
 
 
 def _canvas(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(4.6, 3.1), layout="constrained")
+    figure = Figure(figsize=SIZE, dpi=DPI, layout="constrained", facecolor=LIGHT.paper)
     axes = figure.add_subplot()
-    axes.set_xlabel(xlabel, color=INK)
-    axes.set_ylabel(ylabel, color=INK)
-    axes.tick_params(colors=INK, labelsize=9)
-    axes.grid(color=GRID, linewidth=0.8)
+    axes.set_xlabel(xlabel, color=LIGHT.ink)
+    axes.set_ylabel(ylabel, color=LIGHT.ink)
+    axes.tick_params(colors=LIGHT.ink, labelsize=9)
+    axes.grid(color=LIGHT.line, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(GRID)
+    axes.spines[["left", "bottom"]].set_color(LIGHT.line)
     return figure, axes
 
 
@@ -93,9 +95,9 @@ def _log_milliseconds(axes: Axes) -> None:
     axes.set_ylim(low, high)
 
 
-def _uri(figure: Figure, axes: Axes) -> str:
+def _drawn(figure: Figure, axes: Axes) -> Picture:
     if axes.get_legend_handles_labels()[1]:
-        figure.legend(loc="outside upper left", ncols=4, frameon=False, fontsize=9, labelcolor=INK, handlelength=1.4)
-    out = BytesIO()
-    figure.savefig(out, format="png", dpi=180)
-    return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode("ascii")
+        figure.legend(loc="outside upper left", ncols=4, frameon=False, fontsize=9, labelcolor=LIGHT.ink, handlelength=1.4)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return in_both_themes(np.asarray(canvas.buffer_rgba())[..., :3])

@@ -1,42 +1,6 @@
-"""The report's page, a Jinja template; it is a string so that it travels with the code however that is installed."""
+"""The body of the report's page, a Jinja template. It is a string, which every way to install the code takes along."""
 
-PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{{ title }}</title>
-<style>
-:root { --ink: #1d2126; --soft: #5b6470; --paper: #fff; --line: #dfe3e8; --card: #f6f7f9; --accent: #0072b2; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e6e8eb; --soft: #a3abb5; --paper: #16191d; --line: #343a42; --card: #1f242a; --accent: #56b4e9; }
-}
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }
-main { max-width: 62rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
-h1 { font-size: 1.6rem; line-height: 1.2; margin: 0 0 .3rem; }
-h2 { font-size: 1.2rem; margin: 2.5rem 0 .6rem; }
-h3 { font-size: 1rem; margin: 1.2rem 0 .4rem; }
-p { margin: .4rem 0 .8rem; max-width: 46rem; }
-.soft, figcaption, th { color: var(--soft); }
-.headline { display: grid; grid-template-columns: repeat(auto-fit, minmax(11rem, 1fr)); gap: .8rem; margin: 1.2rem 0; }
-.headline div { background: var(--card); border-radius: .6rem; padding: .8rem 1rem; }
-.headline b { display: block; font-size: 1.7rem; line-height: 1.2; color: var(--accent); }
-.headline span { font-size: .88rem; color: var(--soft); }
-.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 23rem), 1fr)); gap: 1.2rem; }
-figure { margin: 0; }
-figure img { width: 100%; height: auto; display: block; border-radius: .4rem; }
-figcaption { font-size: .9rem; margin-top: .3rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; margin-bottom: 1rem; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: .35rem .8rem .35rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
-th { font-weight: 500; font-size: .9rem; }
-td.n, th.n { text-align: right; padding-right: 1.2rem; }
-details { margin-top: 1.5rem; }
-summary { cursor: pointer; }
-td span { white-space: nowrap; }
-code { font-size: .88em; overflow-wrap: anywhere; }
+STYLE = """\
 .banner { background: #b3261e; color: #fff; border-radius: .6rem; padding: .9rem 1.1rem; margin: 1rem 0; }
 .banner b { display: block; font-size: 1.15rem; }
 .banner ul { margin: .3rem 0 0; padding-left: 1.2rem; }
@@ -45,16 +9,8 @@ code { font-size: .88em; overflow-wrap: anywhere; }
 .cards figcaption { overflow-wrap: anywhere; font-size: .85rem; }
 .cards figcaption b { font-weight: 600; color: var(--ink); }
 tr.chosen td { font-weight: 600; }
-</style>
-</head>
-<body>
-<main>
-{% macro plot(name, alt) %}
-<picture>
-<source media="(prefers-color-scheme: dark)" srcset="{{ images[name].dark }}">
-<img src="{{ images[name].light }}" alt="{{ alt }}" width="828" height="630">
-</picture>
-{% endmacro %}
+"""
+BODY = """\
 <h1>{{ title }}</h1>
 {% if m.arguments %}
 <p class="soft">{{ '{:,}'.format(m.parameters) }} parameters, {{ m.arguments.size }} × {{ m.arguments.size }} pixels,
@@ -284,7 +240,4 @@ random does in {{ '%.3f' % m.pointing_game.chance }}.</p>
 {% endfor %}
 </table></div></details>
 {% endif %}
-</main>
-</body>
-</html>
 """

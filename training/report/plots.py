@@ -1,31 +1,26 @@
-"""The report's plots, as PNG bytes for a light and for a dark page."""
+"""The report's plots, for a light and for a dark page."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
-from io import BytesIO
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import LinearSegmentedColormap, to_rgb
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
-from PIL import Image
 
-from detector.html import DARK, LIGHT
+from detector.html import LIGHT, Picture, in_both_themes
 from training.evaluation.metrics import equal_mass_bins, wilson
 
 # Narrow figures with large type, so that they can be read at the width of a phone.
 SIZE = (4.6, 3.5)
 DPI = 180
-# Okabe & Ito's palette, told apart with any colour vision.
-BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#8a8f98"
-DARK_BLUE, DARK_ORANGE = "#56B4E9", "#E69F00"
+BLUE, ORANGE, GREY = LIGHT.first, LIGHT.second, "#8a8f98"
 STYLE = {
     "font.size": 10.5,
     "axes.titlesize": 10.5,
@@ -48,51 +43,14 @@ STYLE = {
 Plot = Callable[[Axes], None]
 
 
-class Picture(NamedTuple):
-    """One plot as two PNG files."""
-
-    light: bytes
-    dark: bytes
-
-
 def render(plot: Plot) -> Picture:
-    """What `plot` draws on its axes.
-
-    It is drawn once, in the colours of the light theme, and stored with a colour table. The dark picture is the same one with
-    another table.
-    """
+    """What `plot` draws on its axes. It is drawn once, in the colours of the light theme."""
     with rc_context(STYLE):  # type: ignore[arg-type]
         figure = Figure(figsize=SIZE, dpi=DPI, layout="constrained")
         canvas = FigureCanvasAgg(figure)
         plot(figure.add_subplot())
         canvas.draw()
-    drawn = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
-    picture = drawn.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
-    table = np.reshape(picture.getpalette() or [], (-1, 3)) / 255
-    table[picture.getpixel((0, 0))] = to_rgb(LIGHT.paper)  # the table's colours are rounded, and this one meets the page
-    return Picture(_png(picture, table), _png(picture, _in_dark(table)))
-
-
-def _png(picture: Image.Image, table: NDArray[np.float64]) -> bytes:
-    picture.putpalette((table * 255).round().clip(0, 255).astype(np.uint8).tobytes())
-    out = BytesIO()
-    picture.save(out, "PNG")
-    return out.getvalue()
-
-
-@cache
-def _to_dark() -> NDArray[np.float64]:
-    """float64[4, 3]: the affine map from the light theme's colours, as (r, g, b, 1), to those of the dark theme.
-
-    Soft edges and translucent areas are weighted means of the four colours, and an affine map keeps those.
-    """
-    light = [(*to_rgb(colour), 1.0) for colour in (LIGHT.paper, LIGHT.ink, BLUE, ORANGE)]
-    dark = [to_rgb(colour) for colour in (DARK.paper, DARK.ink, DARK_BLUE, DARK_ORANGE)]
-    return np.linalg.solve(np.array(light), np.array(dark))
-
-
-def _in_dark(colours: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.concatenate([colours, np.ones((len(colours), 1))], axis=1) @ _to_dark()
+    return in_both_themes(np.asarray(canvas.buffer_rgba())[..., :3])
 
 
 def curves(history: list[dict[str, Any]], best_epoch: int, what: str, label: str) -> Plot:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,14 @@ from jinja2 import Environment
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from detector.files import write_json
+from detector import html
+from detector.files import atomic_write, write_json
 from training.evaluation.evaluate import Evaluation
 from training.evaluation.metrics import LOW_FPR, tpr_key
 from training.evaluation.mistakes import Mistake
 from training.options import without_places
 from training.report import plots
-from training.report.page import PAGE
+from training.report.page import BODY, STYLE
 
 RANKING = (
     ("auc", "ROC AUC"),
@@ -29,6 +29,7 @@ RANKING = (
 DECISIONS = (("accuracy", "Accuracy"), ("precision", "Precision"), ("recall", "Recall (TPR)"), ("f1", "F1"), ("fpr", "FPR"))
 PROBABILITIES = (("brier", "Brier score"), ("log_loss", "Log-loss"), ("ece", "ECE"), ("smooth_ece", "Smooth ECE"))
 PARTS = {"fit": "fitted on", "tune": "tuned on", "calibrate": "calibrated on", "validation": "reported on"}
+PLOT_SIZE = (828, 630)  # pixels
 ROWS = 50  # of a long table; the JSON beside it has all
 
 
@@ -47,31 +48,30 @@ def write_report(
     directory.mkdir(parents=True, exist_ok=True)
     images = {}
     for name, plot in _plots(metrics, labels, raw.astype(np.float64), calibrated.astype(np.float64)).items():
-        picture = plots.render(plot)
-        (directory / f"{name}.png").write_bytes(picture.light)
-        images[name] = {"light": _inline(picture.light), "dark": _inline(picture.dark)}
-    page = directory / "index.html"
+        images[name] = plots.render(plot)
+        (directory / f"{name}.png").write_bytes(images[name].light)
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["interval"] = lambda value: Markup("{} <span>{}</span>").format(*_interval(value).split())
-    page.write_text(
-        environment.from_string(PAGE).render(
-            title=_title(metrics),
-            m={**metrics, "arguments": without_places(metrics.get("arguments") or {})},  # reports travel to other machines
-            v=metrics["validation"],
-            images=images,
-            mistakes=[(mistake, _inline(mistake.photo, "jpeg"), _inline(mistake.heatmap, "jpeg")) for mistake in mistakes],
-            told={name: _flat(metrics[key]) for key, name in (("audit", "Checks of the photos"),) if metrics.get(key)},
-            faults=_flat(metrics.get("faults") or {}),
-            time=_time(metrics),
-            parts=PARTS,
-            ranking=RANKING,
-            decisions=DECISIONS,
-            probabilities=PROBABILITIES,
-            rows=ROWS,
-        ),
-        encoding="utf-8",
+    title = _title(metrics)
+    body = environment.from_string(BODY).render(
+        title=title,
+        m={**metrics, "arguments": without_places(metrics.get("arguments") or {})},  # reports travel to other machines
+        v=metrics["validation"],
+        plot=lambda name, alt: Markup(html.picture(images[name], alt, *PLOT_SIZE)),  # noqa: S704
+        mistakes=[(m, html.inline(m.photo, "jpeg"), html.inline(m.heatmap, "jpeg")) for m in mistakes],
+        told={name: _flat(metrics[key]) for key, name in (("audit", "Checks of the photos"),) if metrics.get(key)},
+        faults=_flat(metrics.get("faults") or {}),
+        time=_time(metrics),
+        parts=PARTS,
+        ranking=RANKING,
+        decisions=DECISIONS,
+        probabilities=PROBABILITIES,
+        rows=ROWS,
     )
-    return page
+    path = directory / "index.html"
+    with atomic_write(path) as partial:
+        partial.write_text(html.page(title, body, style=STYLE), encoding="utf-8", errors="backslashreplace")
+    return path
 
 
 def write_evaluation(directory: Path, evaluation: Evaluation) -> Path:
@@ -178,7 +178,3 @@ def _shown(value: Any) -> str:
 
 def _interval(value: dict[str, float]) -> str:
     return f"{value['value']:.3f} ({value['low']:.3f}–{value['high']:.3f})"
-
-
-def _inline(picture: bytes, kind: str = "png") -> str:
-    return f"data:image/{kind};base64," + base64.b64encode(picture).decode()
