@@ -17,19 +17,13 @@ from typing import Any
 from tqdm import tqdm
 
 from benchmarks import summary
-from detector import UnmaskError
+from benchmarks.errors import LoadFailed
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCUSTFILE = ROOT / "benchmarks" / "locustfile.py"
 USERS = {"rest": "RestUser", "grpc": "GrpcUser"}
 FINISH_SECONDS = 30  # for requests in flight at the end, which count once they are answered
 EXIT_SECONDS = 15  # for its own start and stop
-
-
-class LoadFailed(UnmaskError):
-    """The load generator itself broke, so there is nothing to report."""
-
-    code = "load_failed"
 
 
 @dataclass(frozen=True)

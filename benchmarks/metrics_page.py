@@ -8,14 +8,7 @@ from typing import Any
 import httpx
 
 from benchmarks.counters import Histogram, Snapshot, added
-from detector import UnmaskError
-
-
-class MetricsUnreachable(UnmaskError):
-    """The server's metrics page can't be read."""
-
-    code = "metrics_unreachable"
-    status = 503
+from benchmarks.errors import MetricsUnreachable
 
 
 def read_metrics(url: str) -> Snapshot:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 import subprocess
@@ -16,9 +15,11 @@ from typing import Any
 
 from tqdm import tqdm
 
+from benchmarks.errors import TrainingFailed
 from benchmarks.machine import machine
 from detector.cpus import available_cpus
-from detector.errors import UnmaskError, UsageError
+from detector.errors import UsageError
+from detector.files import read_json, shown
 
 FOLDS = 5
 CALIBRATION = ("--calibration", "platt")
@@ -39,12 +40,6 @@ FROZEN = (
     *("--model", "squeezenet1_1", "--multiscale", "--gram", "4,5", "--zoom", "1.5", "--freeze-backbone", "--augment", "flip"),
     *("--hidden", "256", "--mixup", "0.4", "--dropout", "0.5", "--lr", "3e-4", "--weight-decay", "0.01", "--epochs", "30"),
 )
-
-
-class RunFailed(UnmaskError):
-    """A training run did not come to an end."""
-
-    code = "benchmark_failed"
 
 
 @dataclass(frozen=True)
@@ -88,11 +83,11 @@ def train_all(sets: Sequence[Photos], weights: Path, out: Path, jobs: int) -> di
     """Train every row of every set, `jobs` at a time, and return the rows' measurements by the set's name.
 
     A run that is finished is not trained again, and one that was stopped goes on: the same command continues.
-    Raises `RunFailed` with what a run said when one fails, `UsageError` when photos or weights are not there.
+    Raises `TrainingFailed` with what a run said when one fails, `UsageError` when photos or weights are not there.
     """
     for path in (weights, *(photos.directory for photos in sets)):
         if not path.exists():
-            raise UsageError(f"{path}: no such file or folder")
+            raise UsageError(f"{shown(path)}: no such file or folder")
     work = [(photos, row) for photos in sets for row in plan(photos, weights)]
     threads = max(1, available_cpus() // jobs)
     stop = threading.Event()
@@ -138,8 +133,8 @@ def _fit(photos: Photos, row: Row, folder: Path, threads: int, stop: threading.E
                     process.wait()
         if process.returncode:
             last = log.read_text(encoding="utf-8").replace("\r", "\n").strip().splitlines()[-1:]
-            raise RunFailed(f"{photos.name}, {row.name}: ended with {process.returncode}: {' '.join(last)}")
-    metrics: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
+            raise TrainingFailed(f"{photos.name}, {row.name}: ended with {process.returncode}: {' '.join(last)}")
+    metrics = read_json(report, hint="`unmask train` writes it")
     metrics["bytes"] = (out / "best_model.pth").stat().st_size
     return metrics
 

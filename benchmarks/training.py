@@ -14,15 +14,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-from detector.errors import UnmaskError, UsageError
+from benchmarks.errors import SideFailed
+from detector.errors import UsageError
+from detector.files import read_json
 
 WARM_UP = 1  # epochs left out: the first one's steps find memory and kernels, and start the loaders
-
-
-class RecipeFailed(UnmaskError):
-    """One of the two sides did not come to an end."""
-
-    code = "benchmark_failed"
 
 
 @dataclass(frozen=True)
@@ -44,7 +40,7 @@ def compare(work: Work) -> dict[str, Any]:
     """Photos per second of both sides in turn, and the ratio ours / timm's of each pair and of the median one, as JSON values.
 
     Each side is a process of its own and the pairs alternate in order, so that a noisy minute strikes both.
-    Raises `UsageError` when the folder has no class folders, `RecipeFailed` with what a side said when it failed.
+    Raises `UsageError` when the folder has no class folders, `SideFailed` with what a side said when it failed.
     """
     folder = _class_folders(work.data)
     pairs: list[dict[str, float]] = []
@@ -79,7 +75,7 @@ def _ours(work: Work, scratch: Path) -> list[float]:
         *("--batch-size", str(work.batch_size), "--epochs", str(work.epochs + WARM_UP), "--device", work.device),
         *(("--amp", "bf16") if work.bf16 else ()),
     )
-    report = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    report = read_json(out / "metrics.json", hint="`unmask train` writes it")
     return [epoch["images_per_second"] for epoch in report["speed"]["epochs"]]
 
 
@@ -97,7 +93,7 @@ def _run(*arguments: str) -> str:
     done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=environment)
     if done.returncode:
         last = "\n".join(done.stderr.strip().splitlines()[-3:])
-        raise RecipeFailed(f"`python {' '.join(arguments[:3])}` ended with {done.returncode}: {last}")
+        raise SideFailed(f"`python {' '.join(arguments[:3])}` ended with {done.returncode}: {last}")
     return done.stdout
 
 

@@ -34,6 +34,13 @@ class FileError(UnmaskError):
     status = 500
 
 
+class ModelOutputError(UnmaskError):
+    """The model ran and gave a score that is not a finite number."""
+
+    code = "model_output_error"
+    status = 500
+
+
 class ImageError(UnmaskError):
     """The bytes that were sent are not a photo this detector can judge."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, SupportsFloat
 
 from detector.calibration import CalibrationCurve
 from detector.errors import FileError
+from detector.files import read_json, shown, write_json
 from detector.spec import ImageSpec
 from detector.verdict import FAKE, REAL, ModelIdentity, Verdict
 
@@ -56,12 +56,7 @@ class Manifest:
     def load(cls, path: str | os.PathLike[str]) -> Manifest:
         """Read and validate a manifest; raises `FileError` naming the file and the fault."""
         path = Path(path)
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise FileError(f"{path.name}: can't be read ({error.strerror})") from None
-        except (ValueError, RecursionError):
-            raise FileError(f"{path.name}: is not JSON") from None
+        values = read_json(path, hint="`unmask export` writes it")
         try:
             if values["format"] != FORMAT:
                 raise FileError(f"format is {values['format']!r}; this release reads {FORMAT}")
@@ -83,11 +78,11 @@ class Manifest:
                 },
             )
         except FileError as error:
-            raise FileError(f"{path.name}: {error.message}") from None
+            raise FileError(f"{shown(path)}: {error.message}") from None
         except KeyError as error:
-            raise FileError(f"{path.name}: the key {error} is missing") from None
+            raise FileError(f"{shown(path)}: the key {error} is missing") from None
         except (TypeError, ValueError, AttributeError):
-            raise FileError(f"{path.name}: is not a manifest of this project") from None
+            raise FileError(f"{shown(path)}: is not a manifest of this project") from None
 
     def verdict(
         self,
@@ -133,11 +128,8 @@ class Manifest:
         }
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the manifest whole or not at all."""
-        path = Path(path)
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text(json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        partial.replace(path)
+        """Write the manifest whole or not at all. Raises `FileError` when it can't be written."""
+        write_json(Path(path), self.to_dict())
 
     def verify(self, directory: str | os.PathLike[str], only: tuple[str, ...] | None = None) -> None:
         """Hold the files in `directory` against their hashes; `only` limits it to some names.
@@ -153,5 +145,9 @@ class Manifest:
             path = directory / name
             if not path.is_file():
                 raise FileError(f"{name}: is missing, though the manifest lists it")
-            if (found := sha256(path)) != self.files[name]:
+            try:
+                found = sha256(path)
+            except OSError as error:
+                raise FileError(f"{shown(path)}: can't be read ({error.strerror or error})") from None
+            if found != self.files[name]:
                 raise FileError(f"{name}: SHA-256 is {found[:12]}…, the manifest says {self.files[name][:12]}…")

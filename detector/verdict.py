@@ -6,9 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from detector.errors import UnmaskError
+from detector.errors import ModelOutputError, UnmaskError
 
 REAL, FAKE = "Real", "Fake"
+DEFAULT_THRESHOLD = 0.5  # where neither a run nor a user has chosen one
 
 
 @dataclass(frozen=True)
@@ -104,13 +105,6 @@ class Verdict:
         if self.request_id is not None:
             body["request_id"] = self.request_id
         return body
-
-
-class ModelOutputError(UnmaskError):
-    """The model ran and its answer is unusable."""
-
-    code = "model_output_error"
-    status = 500
 
 
 def error_body(error: UnmaskError, request_id: str | None = None) -> dict[str, Any]:

@@ -9,7 +9,8 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
 from benchmarks.counters import Snapshot, added
-from benchmarks.metrics_page import MetricsUnreachable, between, read_metrics
+from benchmarks.errors import MetricsUnreachable
+from benchmarks.metrics_page import between, read_metrics
 
 BOUNDS = tuple(float(b) for b in np.arange(0.01, 1.0, 0.01))
 

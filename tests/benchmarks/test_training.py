@@ -29,6 +29,6 @@ def test_a_side_that_fails_is_reported_with_what_it_said(tmp_path: Path, capsys:
     data = draw_set(tmp_path / "data", train=4, validation=2)  # too few to divide
     assert main(["training", "--data", str(data), "--model", "test_resnet", "--size", "32", "--pairs", "1"]) == 1
     said = capsys.readouterr().err
-    assert "benchmark_failed" in said
+    assert "comparison_failed" in said
     assert "of each class are needed" in said
     assert main(["training", "--data", str(tmp_path / "nowhere")]) == 2

@@ -15,7 +15,8 @@ from typing import ClassVar
 import pytest
 
 from benchmarks.__main__ import main
-from benchmarks.load import LoadFailed, Samples, Target, run_load
+from benchmarks.errors import LoadFailed
+from benchmarks.load import Samples, Target, run_load
 from detector import ModelIdentity, Verdict
 
 # The last geventhttpclient for Python 3.10 sends a request again when its connection breaks: a fifth of what is wrong here is

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from detector import CalibrationCurve, FileError, ImageSpec, Manifest, ModelIdentity, Verdict, error_body, sha256
-from detector.errors import TruncatedImage
-from detector.verdict import ModelOutputError
+from detector.errors import ModelOutputError, TruncatedImage
 
 IDENTITY = ModelIdentity("detector", "1.0", "efficientnet_b0")
 
