@@ -17,7 +17,7 @@ from tqdm import tqdm
 from detector.calibration import CalibrationCurve
 from detector.errors import FileError, UsageError
 from detector.manifest import Manifest, sha256
-from detector.verdict import ModelIdentity
+from detector.verdict import DEFAULT_THRESHOLD, ModelIdentity
 from export import parity, pictures
 from export.archive import write_archive
 from export.graph import ScoringGraph
@@ -36,7 +36,6 @@ ARCHIVES = {
     REDUCED["int8"]: "detector-int8.mar",
     REDUCED["fp16"]: "detector-fp16.mar",
 }
-THRESHOLD = 0.5
 OPSETS = range(18, 22)  # what the exporter writes without converting, and TensorRT 10 and ONNX Runtime read
 _LIBRARIES = ("torch", "torchvision", "timm", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime", "numpy", "pillow")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -88,7 +87,7 @@ def export_run(
         image_spec=source.checkpoint.image_spec,
         curve=source.curve,
         calibration_method=source.method,
-        threshold=threshold if threshold is not None else source.threshold or THRESHOLD,
+        threshold=threshold if threshold is not None else source.threshold or DEFAULT_THRESHOLD,
         files={},
         libraries=_libraries(),
         training=training_record(source, checkpoint, threshold),

@@ -10,13 +10,13 @@ import onnx
 
 from detector.errors import UsageError
 from detector.manifest import Manifest
+from detector.verdict import DEFAULT_THRESHOLD
 from export import parity
 from export.archive import extract_archive
 from export.artifacts import (
     ARCHIVES,
     ONNX,
     REDUCED,
-    THRESHOLD,
     TORCHSCRIPT,
     install,
     pack,
@@ -79,7 +79,7 @@ def recalibrate_artifacts(
             before,
             curve=curve,
             calibration_method=source.method,
-            threshold=threshold if threshold is not None else source.threshold or THRESHOLD,
+            threshold=threshold if threshold is not None else source.threshold or DEFAULT_THRESHOLD,
             training=training_record(source, "best", threshold),
             metrics=source.metrics,
             reference_scores=source.reference_scores,

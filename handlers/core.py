@@ -27,6 +27,8 @@ log = logging.getLogger("unmask")
 class InternalError(UnmaskError):
     """Something of ours broke; the cause is in the log, never in the answer."""
 
+    code = "internal_error"
+
     def __init__(self) -> None:
         super().__init__("the server failed on this request; its log has the cause under the request id")
 

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import beta
 
-DEFAULT = 0.5
 _LARGEST = float(np.nextafter(1, 0))
 
 

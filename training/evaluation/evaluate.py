@@ -18,7 +18,7 @@ from detector.batches import decoded_batches
 from detector.errors import UnmaskError, UsageError
 from detector.scorer import Scorer
 from detector.spec import ImageSpec
-from training.calibration.thresholds import DEFAULT
+from detector.verdict import DEFAULT_THRESHOLD
 from training.data.loader import normalise
 from training.data.photos import REAL, Photo, class_counts, find_photos, fingerprint, unreadable_warning
 from training.evaluation import pointing_game as pointing
@@ -173,7 +173,7 @@ def _threshold_beside(checkpoint: Path) -> float:
     """The threshold of the run that a best checkpoint lies in, where it says one."""
     try:
         values = json.loads(checkpoint.with_name("metrics.json").read_text(encoding="utf-8"))
-        found = float(values["threshold"]) if checkpoint.name == BEST else DEFAULT
+        found = float(values["threshold"]) if checkpoint.name == BEST else DEFAULT_THRESHOLD
     except (OSError, ValueError, KeyError, TypeError):
-        return DEFAULT
-    return found if 0 < found < 1 else DEFAULT
+        return DEFAULT_THRESHOLD
+    return found if 0 < found < 1 else DEFAULT_THRESHOLD

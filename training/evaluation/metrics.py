@@ -232,7 +232,7 @@ def evaluate(
     raw: NDArray[np.floating],
     calibrated: NDArray[np.floating],
     *,
-    threshold: float = 0.5,
+    threshold: float = DEFAULT_THRESHOLD,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Everything that is reported of scores on labelled photos, as JSON values.

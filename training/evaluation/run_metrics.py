@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.verdict import DEFAULT_THRESHOLD
 from training.calibration.methods import Calibration, fit_all
-from training.calibration.thresholds import DEFAULT, threshold_for_fpr
+from training.calibration.thresholds import threshold_for_fpr
 from training.evaluation.families import family_names, family_rows
 from training.evaluation.metrics import ERRORS, compare_probabilities, evaluate, score_histogram
 from training.evaluation.scores import ScoreTable
@@ -33,7 +34,7 @@ def run_metrics(
     choice = None
     if target_fpr is not None:
         choice = threshold_for_fpr(calibration.curve(held_out.raw), held_out.labels, target_fpr)
-    threshold = choice["threshold"] if choice else DEFAULT
+    threshold = choice["threshold"] if choice else DEFAULT_THRESHOLD
     ways = fit_all(held_out.raw, held_out.labels) if len(held_out.labels) else {"none": Calibration()}
     validated = evaluate(labels, raw, calibrated, threshold=threshold, seed=seed)
     # Measured there already, before and after calibration; only the other methods take time of their own.
