@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from scipy.fft import dct, idct
 from scipy.sparse import csr_array
 
+from detector.verdict import DEFAULT_THRESHOLD
+
 Floats = NDArray[np.float64]
 RESAMPLES = 1000
 ECE_BINS = 15
