@@ -27,8 +27,9 @@ RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
 # Ours lie apart from the packages, so that a change here is a small layer. The gRPC stubs come from TorchServe's jar.
 COPY detector /app/detector
 COPY serve /app/serve
+COPY unmask /app/unmask
 WORKDIR /app
-RUN PYTHONDONTWRITEBYTECODE=1 UNMASK_STUBS=/app/stubs /opt/unmask/bin/python -m serve setup \
+RUN PYTHONDONTWRITEBYTECODE=1 UNMASK_STUBS=/app/stubs /opt/unmask/bin/unmask serve setup \
     && /opt/unmask/bin/python -m compileall -q /app
 
 FROM ${BASE_IMAGE} AS server
@@ -59,8 +60,8 @@ EXPOSE 8080 7070 8090
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=150s --retries=3 \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8090/livez', timeout=4)"]
-# No shell: the supervisor is PID 1 and gets TERM itself. Flags may be appended; `python -m serve start --help` lists them.
-ENTRYPOINT ["python", "-m", "serve", "start"]
+# No shell: the supervisor is PID 1 and gets TERM itself. Flags may be appended; `unmask serve start --help` lists them.
+ENTRYPOINT ["python", "-m", "unmask", "serve", "start"]
 
 FROM server AS detector
 COPY artifacts /artifacts

@@ -22,7 +22,8 @@ help: ## list the targets
 	$(PYTHON) -m venv .venv
 	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.lock
 	.venv/bin/uv pip sync --python $(PY) --compile-bytecode --require-hashes requirements/dev.lock requirements/uv.lock
-	$(PY) -m serve setup
+	.venv/bin/uv pip install --quiet --python $(PY) --no-deps --no-build-isolation --editable .
+	$(PY) -m unmask serve setup
 	@touch $@
 
 .PHONY: setup
@@ -34,7 +35,7 @@ demo: setup ## train, export, serve and score; DATA=DIR for your own photos
 
 .PHONY: serve
 serve: setup ## serve $(ARTIFACTS) until Ctrl-C
-	$(PY) -m serve start --artifacts $(ARTIFACTS)
+	$(PY) -m unmask serve start --artifacts $(ARTIFACTS)
 
 .PHONY: test
 test: setup lint ## lint and run every test
@@ -67,8 +68,8 @@ lint: setup ## ruff, mypy and the import walls
 
 .PHONY: bench
 bench: setup ## roofline, then load on a real server, with an HTML report
-	$(PY) -m benchmarks roofline --artifacts $(ARTIFACTS)
-	$(PY) -m benchmarks run --artifacts $(ARTIFACTS) --protocol both --out reports/benchmark
+	$(PY) -m unmask bench roofline --artifacts $(ARTIFACTS)
+	$(PY) -m unmask bench run --artifacts $(ARTIFACTS) --protocol both --out reports/benchmark
 
 .PHONY: fuzz
 fuzz: setup ## look for photos that break decode_image, for FUZZ_SECONDS=60
@@ -76,7 +77,7 @@ fuzz: setup ## look for photos that break decode_image, for FUZZ_SECONDS=60
 
 .PHONY: results
 results: setup ## train every architecture on two sets of photos and write docs/results.md (an hour or two on a CPU)
-	$(PY) -m benchmarks results --faces $(PHOTOS)/data/faces --composites $(PHOTOS)/data/composites \
+	$(PY) -m unmask bench results --faces $(PHOTOS)/data/faces --composites $(PHOTOS)/data/composites \
 	  --weights $(PHOTOS)/weights/squeezenet1_1_imagenet_features.safetensors
 
 .PHONY: image-test

@@ -8,12 +8,12 @@ cd "$(dirname "$0")"
 : "${FIT:=--model test_resnet --no-pretrained --size 96 --batch-size 16 --epochs 6}"
 
 say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
-stop() { "$PY" -m serve stop --state "$STATE" >/dev/null 2>&1 || true; }
+stop() { "$PY" -m unmask serve stop --state "$STATE" >/dev/null 2>&1 || true; }
 trap stop EXIT
 
 if [ "$DATA" = demo/data ]; then
   say "1/5 Drawing the demo set: portraits made with code, photographed or forged"
-  "$PY" -m training demo-data "$DATA" --count 3000 --size 128
+  "$PY" -m unmask demo-data "$DATA" --count 3000 --size 128
 else
   say "1/5 Photos: $DATA"
 fi
@@ -26,21 +26,21 @@ if [ -e "$RUN/metrics.json" ] && [ ! -e "$RUN/.demo" ]; then
 fi
 mkdir -p "$RUN" && touch "$RUN/.demo"
 # shellcheck disable=SC2086  # FIT is a list of options
-"$PY" -m training fit --data "$DATA" --out "$RUN" --overwrite $FIT
+"$PY" -m unmask train --data "$DATA" --out "$RUN" --overwrite $FIT
 
 say "3/5 Exporting, and proving ONNX and TorchScript equal to the checkpoint"
-"$PY" -m export --run "$RUN" --out "$ARTIFACTS"
-"$PY" -m export verify "$ARTIFACTS"
+"$PY" -m unmask export --run "$RUN" --out "$ARTIFACTS"
+"$PY" -m unmask verify "$ARTIFACTS"
 
 say "4/5 Starting TorchServe"
-"$PY" -m serve start --artifacts "$ARTIFACTS" --state "$STATE" --background
+"$PY" -m unmask serve start --artifacts "$ARTIFACTS" --state "$STATE" --background
 
 say "5/5 Scoring photos over REST, then the same over gRPC"
 # The last by name of each class: of the Validation folder, where there is one.
 mapfile -t photos < <(for label in real fake; do find "$DATA" -type f -ipath "*/$label/*" | sort | tail -n 3; done)
-"$PY" -m serve predict --state "$STATE" "${photos[@]}"
-"$PY" -m serve predict --state "$STATE" --grpc "${photos[@]}"
-"$PY" -m serve stop --state "$STATE"
+"$PY" -m unmask predict --state "$STATE" "${photos[@]}"
+"$PY" -m unmask predict --state "$STATE" --grpc "${photos[@]}"
+"$PY" -m unmask serve stop --state "$STATE"
 trap - EXIT
 
 say "Done"

@@ -153,7 +153,7 @@ def check(requests: Sequence[Request], photos: Sequence[Photo], checker: AnswerC
 
 def main(argv: list[str] | None = None) -> int:
     """Load a server for some seconds and write the samples as JSON."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.closed_loop", description=__doc__, allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog="unmask bench.closed_loop", description=__doc__, allow_abbrev=False)
     add = parser.add_argument
     add("--host", required=True, metavar="URL")
     add("--users", type=int, required=True)

@@ -120,7 +120,7 @@ def _fit(photos: Photos, row: Row, folder: Path, threads: int, stop: threading.E
         folder.mkdir(parents=True, exist_ok=True)
         averaged = ("--members", *(str(folder / member) for member in row.members), *CALIBRATION)
         flags = (*row.flags, *(averaged if row.members else (*COMMON, "--resume")))
-        command = ["-m", "training", "fit", "--data", str(photos.directory), "--out", str(out), *flags]
+        command = ["-m", "unmask", "train", "--data", str(photos.directory), "--out", str(out), *flags]
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
         log = folder / f"{row.folder}.log"
         with log.open("w", encoding="utf-8") as said:
@@ -195,7 +195,7 @@ def _interval(value: dict[str, float]) -> str:
 
 _HEAD = """# Results
 
-Made by `make results`: each row is a run of `python -m training fit`, trained, calibrated and judged by itself. Intervals are
+Made by `make results`: each row is a run of `unmask train`, trained, calibrated and judged by itself. Intervals are
 95 % bootstrap ones over the validation photos, which no run used for anything else. `fold K` leaves the K-th of five folds
 aside to calibrate on; for the ensemble of all folds, each photo is scored for the curve by those that had left it aside. The
 `frozen` rows train a head alone, on features that the backbone computes once, and their `img/s` is that head's.

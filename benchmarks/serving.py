@@ -80,7 +80,7 @@ def own_server(artifacts: Path, archive: str, workers: int | None, device: str) 
     """A server on free ports, started and drained by us. Raises `StartupFailed` with its reason when it does not get ready."""
     with TemporaryDirectory(prefix="unmask-benchmark-") as scratch:
         state, log = Path(scratch) / "state", Path(scratch) / "serve.log"
-        command = [sys.executable, "-m", "serve", "start", "--free-ports", "--state", str(state)]
+        command = [sys.executable, "-m", "unmask", "serve", "start", "--free-ports", "--state", str(state)]
         command += ["--artifacts", str(artifacts.resolve()), "--archive", archive, "--device", device]
         command += ["--workers", str(workers)] if workers else []
         print("starting the server", file=sys.stderr)

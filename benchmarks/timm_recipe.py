@@ -1,4 +1,4 @@
-"""timm's training recipe, from timm's own parts, timed: what `python -m training fit` is held against.
+"""timm's training recipe, from timm's own parts, timed: what `unmask train` is held against.
 
 The dataset, loader, augmentation, optimiser and loss are those that its `train.py` makes by default for ImageNet, and the
 loop's order is the same. It is given channels-last and mixed precision where the other side has them. Prints JSON.

@@ -69,7 +69,7 @@ def compare(work: Work) -> dict[str, Any]:
 def _ours(work: Work, scratch: Path) -> list[float]:
     out = scratch / "run"
     _run(
-        *("-m", "training", "fit", "--data", str(work.data), "--out", str(out), "--overwrite"),
+        *("-m", "unmask", "train", "--data", str(work.data), "--out", str(out), "--overwrite"),
         *("--cache-dir", str(scratch / "cache"), "--no-pretrained", "--calibration", "none"),
         *("--model", work.model, "--size", str(work.size)),
         *("--batch-size", str(work.batch_size), "--epochs", str(work.epochs + WARM_UP), "--device", work.device),

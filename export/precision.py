@@ -49,7 +49,7 @@ class Photos:
 
 
 def read_photos(data: Path, spec: ImageSpec) -> Photos:
-    """Photos of a labelled folder, as `python -m training fit` takes it; no photo is in two parts.
+    """Photos of a labelled folder, as `unmask train` takes it; no photo is in two parts.
 
     Ranges and layers are decided on training photos, and judged on validation photos where the folder divides itself.
     Raises `UsageError` when there are too few that can be decoded.

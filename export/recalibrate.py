@@ -103,5 +103,5 @@ def _require_same(manifest: Manifest, source: Run, run: Path) -> None:
         problems.append("they hold another network")
     if problems:
         raise UsageError(
-            f"these artifacts are not of {run}: {'; '.join(problems)}; `python -m export --run {run}` makes new ones"
+            f"these artifacts are not of {run}: {'; '.join(problems)}; `unmask export --run {run}` makes new ones"
         )

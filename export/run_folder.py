@@ -56,7 +56,7 @@ def read_run(folder: Path, which: str = "best") -> Run:
     Raises `FileError` naming the file that is missing or unreadable.
     """
     if not folder.is_dir():
-        raise FileError(f"{folder}: no such folder; `python -m training fit` writes a run")
+        raise FileError(f"{folder}: no such folder; `unmask train` writes a run")
     checkpoint = load_checkpoint(folder / f"{which}_model.pth")
     if which != "best":
         return Run(checkpoint)

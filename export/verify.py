@@ -28,7 +28,7 @@ def verify_artifacts(artifacts: Path, photos: Path | None = None) -> dict[str, A
     Raises `FileError` when there is no such folder, or too few photos.
     """
     if not artifacts.is_dir():
-        raise FileError(f"{artifacts}: no such folder; `python -m export` writes artifacts")
+        raise FileError(f"{artifacts}: no such folder; `unmask export` writes artifacts")
     checks: dict[str, str] = {}
     report: dict[str, Any] = {}
 

@@ -27,7 +27,7 @@ def install_archives(settings: Settings, layout: Layout) -> dict[str, str]:
         version = manifest.model.version
         if version in found:
             raise UsageError(
-                f"{found[version][0]} and {folder} both hold version {version}; `python -m export --version` sets it, "
+                f"{found[version][0]} and {folder} both hold version {version}; `unmask export --version` sets it, "
                 "so export one of them again with another"
             )
         found[version] = folder, manifest
@@ -41,7 +41,7 @@ def install_archives(settings: Settings, layout: Layout) -> dict[str, str]:
 
 def _manifest(folder: Path) -> Manifest:
     if not folder.is_dir():
-        raise FileError(f"{folder}: no such folder; `python -m export` writes one, --artifacts names it")
+        raise FileError(f"{folder}: no such folder; `unmask export` writes one, --artifacts names it")
     return Manifest.load(folder / "manifest.json")
 
 
@@ -49,7 +49,7 @@ def _verified_copy(folder: Path, settings: Settings, manifest: Manifest, store: 
     name = settings.archive_name
     if not (folder / name).is_file():
         precision = f" --precision {settings.archive}" if settings.archive in ("int8", "fp16") else ""
-        raise FileError(f"{folder / name}: no such file; `python -m export{precision}` writes it")
+        raise FileError(f"{folder / name}: no such file; `unmask export{precision}` writes it")
     shutil.copyfile(folder / name, store / name)
     manifest.verify(store, only=(name,))
     return store / name

@@ -117,9 +117,7 @@ def _verdict(body: bytes) -> dict[str, Any] | None:
 def _failed(status: int, text: str) -> dict[str, Any]:
     """A refusal by TorchServe's frontend in the form that the handler uses."""
     if REFUSED in text:
-        return error_body(
-            TokenRefused("the token is wrong or has expired, or there was none; `python -m serve token` prints it")
-        )
+        return error_body(TokenRefused("the token is wrong or has expired, or there was none; `unmask serve token` prints it"))
     reason = "the photo is larger than the server takes" if status == 413 else _message(text)
     error = UnmaskError(reason or "the server gave no reason")
     body = error_body(error)

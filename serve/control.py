@@ -19,21 +19,24 @@ from detector.errors import UsageError
 from serve.errors import NotRunning, ServerUnreachable, StillRunning
 from serve.management import Management, Versions
 from serve.record import Record, find_record
+from serve.settings import Settings
 from serve.tokens import inference_token
 
 STOP_MARGIN_SECONDS = 30.0
 
 
-def start_in_background(arguments: list[str], state: Path) -> tuple[int, str]:
-    """Start a supervisor with these arguments of `serve start`, and come back when it is ready or has ended.
+def start_in_background(settings: Settings) -> tuple[int, str]:
+    """Start a supervisor with these settings, and return when it is ready or has ended.
 
     Returns 0 or its exit code, and what it printed.
     """
+    state = settings.state
     log = state / "logs" / "supervisor.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
         child = subprocess.Popen(
-            [sys.executable, "-m", "serve", "start", *arguments],
+            [sys.executable, "-m", "unmask", "serve", "start"],
+            env=os.environ | settings.to_env(),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -86,7 +89,7 @@ def token(state: Path, *, renew: bool = False) -> str:
     """
     record = _running(state)
     if record.keys is None:
-        raise UsageError("this server asks for no token; `python -m serve start --token-auth` starts one that does")
+        raise UsageError("this server asks for no token; `unmask serve start --token-auth` starts one that does")
     return inference_token(record.rest_url, record.management_url, record.keys, renew=renew)
 
 

@@ -114,6 +114,6 @@ def take_lock(state: Path) -> IO[str]:
         running = find_record(state)
         who = f" (process {running.pid})" if running else ""
         raise AlreadyRunning(
-            f"a server{who} already runs from {state}; end it with `python -m serve stop`, or give --state another folder"
+            f"a server{who} already runs from {state}; end it with `unmask serve stop`, or give --state another folder"
         ) from None
     return lock

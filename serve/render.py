@@ -20,7 +20,7 @@ from serve.settings import LOOPBACK, MODEL, Settings
 BODY_MARGIN = 16 * 2**20
 # TorchServe's worker imports torch for one thing, `isinstance(answer, torch.Tensor)`; the ONNX road answers in bytes. The real
 # one costs each worker 3 s of CPU to start and 480 MiB of memory.
-TORCH_STAND_IN = '''"""Stands in for torch in workers that run ONNX models; rendered by `python -m serve`."""
+TORCH_STAND_IN = '''"""Stands in for torch in workers that run ONNX models; rendered by `unmask serve`."""
 
 
 class Tensor:
@@ -179,7 +179,7 @@ def config(settings: Settings, archives: Mapping[str, str], layout: Layout) -> d
 def _properties(values: Mapping[str, str]) -> str:
     """Java's properties format, whose escapes JSON's are too."""
     lines = [f"{key}={json.dumps(value)[1:-1]}" for key, value in values.items()]
-    return "# Rendered by `python -m serve`; changes here are lost at the next start.\n" + "\n".join(lines) + "\n"
+    return "# Rendered by `unmask serve`; changes here are lost at the next start.\n" + "\n".join(lines) + "\n"
 
 
 def _log4j2(settings: Settings, layout: Layout) -> str:

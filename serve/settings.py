@@ -41,7 +41,7 @@ class Settings(BaseSettings):
     artifacts: Annotated[tuple[Path, ...], NoDecode] = Field(
         default=(Path("artifacts"),),
         min_length=1,
-        description="Folder that `python -m export` wrote; more of them for more versions, the first being the default one.",
+        description="Folder that `unmask export` wrote; more of them for more versions, the first being the default one.",
     )
     archive: Literal["onnx", "int8", "fp16", "torchscript"] = Field(
         default="onnx", description="Which of its archives to serve: onnx is float32, int8 for CPUs with VNNI, fp16 for GPUs."
@@ -104,7 +104,7 @@ class Settings(BaseSettings):
         description="Seconds after which a gRPC connection is asked to begin anew, so that clients find new servers.",
     )
     token_auth: bool = Field(
-        default=False, description="Ask for a token with each prediction; `python -m serve token` prints it."
+        default=False, description="Ask for a token with each prediction; `unmask serve token` prints it."
     )
     token_minutes: int = Field(default=60, ge=1, le=525_600, description="Minutes for which a token is good.")
     java_options: str = Field(default="", description="More options for the JVM, separated by spaces.")
@@ -130,6 +130,14 @@ class Settings(BaseSettings):
     def archive_name(self) -> str:
         """File name of the archive in each folder of `artifacts`."""
         return f"detector-{self.archive}.mar"
+
+    def to_env(self) -> dict[str, str]:
+        """The settings that were given, as the variables that give the same."""
+        values = self.model_dump(include=self.model_fields_set)
+        return {
+            f"UNMASK_{name.upper()}": os.pathsep.join(map(str, value)) if isinstance(value, tuple) else str(value)
+            for name, value in values.items()
+        }
 
     def bind_host(self, port_field: str) -> str:
         """The address that a port is bound on: what only operators need stays on loopback."""
@@ -180,5 +188,14 @@ def load_settings(given: dict[str, Any]) -> Settings:
     try:
         return Settings(**given)
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg'].lower()}" for e in error.errors())
-        raise UsageError(f"settings: {problems}") from None
+        raise refused(error) from None
+
+
+def refused(error: ValidationError) -> UsageError:
+    """Each setting that can't be as it was given, by its flag, and what would be accepted."""
+    problems = []
+    for each in error.errors():
+        message = each["msg"].removeprefix("Value error, ")
+        name = str(each["loc"][-1] if isinstance(each["loc"][-1], str) else each["loc"][0]) if each["loc"] else ""
+        problems.append(f"--{name.replace('_', '-')} (UNMASK_{name.upper()}): {message[:1].lower()}{message[1:]}")
+    return UsageError("; ".join(problems))

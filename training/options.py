@@ -1,24 +1,24 @@
-"""The options of `fit`: one dataclass that holds only what can work."""
+"""The options of `unmask train`: declared once, for the command line, `--config` and the reference page.
+
+The dataclass holds only what can work.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, get_args
+
+from cyclopts import Group, Parameter, Token
 
 from detector.errors import UsageError
 from detector.spec import ImageSpec
-from training.presets import DUAL_STREAM, ENSEMBLE
+from training.presets import DUAL_STREAM, ENSEMBLE, preset
 
-AMP_CHOICES = ("no", "auto", "fp16", "bf16")
-DEVICES = ("auto", "cpu", "cuda", "mps")
-SCHEDULES = ("plateau", "cosine")
-CALIBRATIONS = ("isotonic", "platt", "temperature", "beta", "none")
-AUGMENTATIONS = ("standard", "crop", "flip")
-PSEUDO_FAKES = ("none", "sbi")
+CalibrationMethod = Literal["isotonic", "platt", "temperature", "beta", "none"]
+CALIBRATIONS: tuple[str, ...] = get_args(CalibrationMethod)
 HUB = "hf://"  # weights from a repository of the Hugging Face hub: hf://org/repo
-FAULTY_MODES = ("label_noise", "input_noise", "shuffle_labels", "wrong_loss", "random_weight_reset")
 _STRENGTH = {"label_noise": "label_noise_frac", "input_noise": "input_noise_std"}
 # Say how one network is made and trained, which an ensemble of finished ones is not.
 OF_TRAINING = (
@@ -31,61 +31,149 @@ OF_TRAINING = (
 NOT_PART_OF_THE_RUN = ("out", "cache_dir", "workers", "resume", "overwrite", "tensorboard")
 
 
+def _numbers(type_: Any, tokens: tuple[Token, ...]) -> tuple[int, ...]:
+    """Whole numbers separated by commas, or `none`."""
+    text = ",".join(token.value for token in tokens)
+    try:
+        return () if text in ("none", "") else tuple(int(number) for number in text.split(","))
+    except ValueError:
+        raise ValueError(f"{text!r} is neither numbers such as 512,128 nor none") from None
+
+
+def _group(title: str, order: int) -> Parameter:
+    return Parameter(group=Group(title, sort_key=order))
+
+
+_SWITCH = Parameter(negative=())
+_NUMBERS = Parameter(converter=_numbers, n_tokens=1)
+_MODEL, _PHOTOS, _SCHEDULE = _group("The model", 2), _group("The photos", 3), _group("The schedule", 4)
+_CALIBRATION, _MACHINE = _group("Calibration", 5), _group("The machine", 6)
+_FAULTS = _group("Faults, injected on purpose (see `unmask faults`)", 7)
+_OF_THE_MODEL: Any = None  # unless given, what suits the architecture (`training.presets`)
+
+
+@Parameter(name="*")
 @dataclass(frozen=True)
 class FitOptions:
-    """What `fit` is asked to do; `training.flags` says each in a sentence. Raises `UsageError` for a value that can't work."""
+    """What `unmask train` is asked to do. Raises `UsageError` for a value that can't work."""
 
-    data: Path
-    out: Path = Path("run")
-    model: str = "efficientnet_b0"
-    members: tuple[Path, ...] = ()
-    mirror: bool = False
-    hidden: tuple[int, ...] = (256,)
-    dropout: float = 0.2
-    head_norm: bool = False
-    multiscale: bool = False
-    gram: tuple[int, ...] = ()
-    zoom: float = 1.0
-    freeze_backbone: bool = False
-    weights: str | None = None
-    pretrained: bool = True
-    size: int = 128
-    resize: str = "crop"
-    interpolation: str = "bilinear"
-    equalise: bool = False
-    pseudo_fakes: str = "none"
-    augment: str = "standard"
-    mixup: float = 0.0
-    epochs: int = 20
-    batch_size: int = 32
-    lr: float = 1e-3
-    weight_decay: float = 1e-4
-    clip: float = 1.0
-    schedule: str = "plateau"
-    patience: int = 6
-    lr_patience: int = 2
-    tune_fraction: float = 0.1
-    calibrate_fraction: float = 0.1
-    folds: int | None = None
-    fold: int | None = None
-    group_by: str | None = None
-    split_seed: int = 0
-    calibration: str = "isotonic"
-    target_fpr: float | None = None
-    faulty_mode: str | None = None
-    label_noise_frac: float = 0.2
-    input_noise_std: float = 0.1
-    zero_grad_every_n: int | None = None
-    amp: str = "no"
-    device: str = "auto"
-    seed: int = 0
-    workers: int | None = None
-    cache_dir: Path | None = None
-    tensorboard: bool = False
-    resume: bool = False
-    overwrite: bool = False
+    data: Annotated[Path, Parameter(name=("--data", "--dataset_root"))]
+    """Folder with Train/ and Validation/, each with Real/ and Fake/; or with real/ and fake/ alone."""
+    out: Annotated[Path, Parameter(name=("--out", "--output_dir"))] = Path("run")
+    """Folder that the run is written to."""
+    resume: Annotated[bool, _SWITCH] = False
+    """Continue an interrupted run."""
+    overwrite: Annotated[bool, _SWITCH] = False
+    """Replace an existing run."""
+
+    model: Annotated[str, _MODEL] = "efficientnet_b0"
+    """efficientnet_b0, resnet50, resnext50_32x4d, dual_stream, ensemble, or any convolutional classifier of timm or
+    torchvision."""
+    members: Annotated[tuple[Path, ...], _MODEL, Parameter(consume_multiple=True)] = ()
+    """Finished runs that an ensemble averages: --members RUN RUN …"""
+    mirror: Annotated[bool, _MODEL, _SWITCH] = False
+    """Let an ensemble also score the mirror image of each photo: twice the work, a little better."""
+    size: Annotated[int, _MODEL, Parameter(name=("--size", "--img_size"))] = _OF_THE_MODEL
+    """Height and width in pixels that the model sees (the architecture's own, else 128)."""
+    hidden: Annotated[tuple[int, ...], _MODEL, _NUMBERS] = _OF_THE_MODEL
+    """Widths of the head's hidden layers, such as 512,128; `none` for a single linear layer."""
+    dropout: Annotated[float, _MODEL] = _OF_THE_MODEL
+    """Dropout probability in the head."""
+    head_norm: Annotated[bool, _MODEL] = _OF_THE_MODEL
+    """Batch norm after each hidden layer of the head."""
+    multiscale: Annotated[bool, _MODEL, _SWITCH] = False
+    """Give the head the features of every block or resolution, not the last alone: for fine cues."""
+    gram: Annotated[tuple[int, ...], _MODEL, _NUMBERS] = ()
+    """Also give it the Gram matrices of these blocks or resolutions, counted from 1, such as 4,5: texture, wherever it lies.
+    Needs --multiscale."""
+    zoom: Annotated[float, _MODEL] = 1.0
+    """Enlarge the photo for the backbone: for cues too fine for its first layers."""
+    freeze_backbone: Annotated[bool, _MODEL, _SWITCH] = False
+    """Train the head alone, on features that are computed once; mixup then blends features. Needs --augment flip."""
+    weights: Annotated[str | None, _MODEL] = None
+    """Weights to start from instead of the hub's ImageNet ones: a .safetensors or .pth file, or hf://org/repo."""
+    pretrained: Annotated[bool, _MODEL] = True
+    """Start from ImageNet weights; --no-pretrained starts from random ones."""
+
+    resize: Annotated[Literal["crop", "stretch"], _PHOTOS] = "crop"
+    """How a photo becomes a square: cut out the centre, or scale both sides on their own."""
+    interpolation: Annotated[Literal["bilinear", "bicubic", "lanczos"], _PHOTOS] = "bilinear"
+    """Resize filter."""
+    equalise: Annotated[bool, _PHOTOS, _SWITCH] = False
+    """Re-encode the photos of both classes as JPEG, so that compression can't tell them apart."""
+    pseudo_fakes: Annotated[Literal["none", "sbi"], _PHOTOS, Parameter(name=("--pseudo-fakes", "--pseudo_fakes"))] = "none"
+    """Make fakes from real photos: sbi makes self-blended images."""
+    augment: Annotated[Literal["standard", "crop", "flip"], _PHOTOS] = "standard"
+    """standard flips, turns, shifts and recolours; crop flips and cuts out seven eighths, and leaves each pixel's value as it
+    was; flip only flips."""
+    mixup: Annotated[float, _PHOTOS] = 0.0
+    """Alpha of mixup, which blends pairs of photos; 0.2 to 0.4 suits small sets."""
+    tune_fraction: Annotated[float, _PHOTOS] = 0.1
+    """Part of the training photos that choose the epoch and the learning rate."""
+    calibrate_fraction: Annotated[float, _PHOTOS] = 0.1
+    """Part of the training photos that only the calibration is fitted on."""
+    folds: Annotated[int | None, _PHOTOS] = None
+    """Calibrate on one of K folds of the training photos; K such runs make an ensemble that is calibrated on all."""
+    fold: Annotated[int | None, _PHOTOS] = None
+    """Which of the folds this run leaves out, from 1 to K."""
+    group_by: Annotated[str | None, _PHOTOS] = None
+    """Regular expression; photos whose path matches alike (first group, or the whole match) stay in one part."""
+    split_seed: Annotated[int, _PHOTOS] = 0
+    """Seed of the division into parts."""
+
+    epochs: Annotated[int, _SCHEDULE] = 20
+    """Most epochs."""
+    batch_size: Annotated[int, _SCHEDULE, Parameter(name=("--batch-size", "--batch_size"))] = 32
+    """Photos per step, over all processes together."""
+    lr: Annotated[float, _SCHEDULE] = 1e-3
+    """Learning rate of AdamW; 1e-4 to 3e-4 suits fine-tuning on a small set."""
+    weight_decay: Annotated[float, _SCHEDULE] = 1e-4
+    """Weight decay of AdamW."""
+    clip: Annotated[float, _SCHEDULE] = 1.0
+    """Gradient norm above which a step is scaled down."""
+    schedule: Annotated[Literal["plateau", "cosine"], _SCHEDULE] = "plateau"
+    """plateau lowers the learning rate when tuning stalls; cosine warms up, falls to zero, and keeps its last epoch."""
+    patience: Annotated[int, _SCHEDULE] = 6
+    """Epochs without a better one after which training stops."""
+    lr_patience: Annotated[int, _SCHEDULE] = 2
+    """Epochs without a better one after which the learning rate is divided by four."""
+    seed: Annotated[int, _SCHEDULE] = 0
+    """Seed of the weights, the order and the augmentation."""
+
+    calibration: Annotated[CalibrationMethod, _CALIBRATION] = "isotonic"
+    """How raw scores become probabilities."""
+    target_fpr: Annotated[float | None, _CALIBRATION] = None
+    """Choose the threshold that flags at most this share of the real photos held out for calibration (else 0.5)."""
+
+    amp: Annotated[Literal["no", "auto", "fp16", "bf16"], _MACHINE] = "no"
+    """Mixed precision: fp16 or bf16 on CUDA, bf16 on a CPU that has it; auto takes the best there is."""
+    device: Annotated[Literal["auto", "cpu", "cuda", "mps"], _MACHINE] = "auto"
+    """Where to train."""
+    workers: Annotated[int | None, _MACHINE] = None
+    """Loader processes (one less than there are CPUs for each training process, up to 4)."""
+    cache_dir: Annotated[Path | None, _MACHINE] = None
+    """Folder for decoded photos (cache/ in the run folder)."""
+    tensorboard: Annotated[bool, _MACHINE, _SWITCH] = False
+    """Also write TensorBoard logs, to tensorboard/ in the run folder."""
+
+    faulty_mode: Annotated[
+        Literal["label_noise", "input_noise", "shuffle_labels", "wrong_loss", "random_weight_reset"] | None,
+        _FAULTS,
+        Parameter(name=("--faulty-mode", "--faulty_mode")),
+    ] = None
+    """What to break in training."""
+    label_noise_frac: Annotated[float, _FAULTS, Parameter(name=("--label-noise-frac", "--label_noise_frac"))] = 0.2
+    """Share of the labels that label_noise flips."""
+    input_noise_std: Annotated[float, _FAULTS, Parameter(name=("--input-noise-std", "--input_noise_std"))] = 0.1
+    """Standard deviation of input_noise, where 1 is black to white."""
+    zero_grad_every_n: Annotated[int | None, _FAULTS, Parameter(name=("--zero-grad-every-n", "--zero_grad_every_n"))] = None
+    """Discard the gradient of every Nth step, with any mode or none."""
 
     def __post_init__(self) -> None:
+        suits = preset(self.model)
+        for name in ("size", "hidden", "dropout", "head_norm"):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, getattr(suits, name))
         problems = [f"--{name.replace('_', '-')} must be {what}" for name, what in self._problems()]
         if self.resume and self.overwrite:
             problems.append("--resume goes on with a run and --overwrite throws it away; give one of them")

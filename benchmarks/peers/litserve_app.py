@@ -1,4 +1,4 @@
-"""LitServe and ONNX Runtime, with batching: `MODEL=artifacts/model.onnx python -m benchmarks.peers.litserve_app --port 8000`.
+"""LitServe and ONNX Runtime, with batching: `MODEL=artifacts/model.onnx unmask bench.peers.litserve_app --port 8000`.
 
 As LitServe's manual has it: one worker for each CPU, `fast_queue` above a hundred requests a second, and as many API servers
 as workers (its default). Batches are as large as ours, and wait a millisecond to fill.

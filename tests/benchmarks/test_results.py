@@ -1,4 +1,4 @@
-"""`python -m benchmarks results` trains a table's rows, goes on where it was stopped, and reports what the runs measured."""
+"""`unmask bench results` trains a table's rows, goes on where it was stopped, and reports what the runs measured."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torchvision
 from safetensors.torch import save_file
 
 from benchmarks import results
-from benchmarks.__main__ import main
 from tests.training.conftest import draw_set
+from unmask.__main__ import main
 
 
 @pytest.fixture
@@ -48,6 +48,6 @@ def test_every_row_is_trained_once_and_the_page_says_what_was_measured(small_tab
 
 def test_what_is_not_there_is_said_before_anything_is_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = ("--faces", tmp_path, "--composites", tmp_path / "none", "--weights", tmp_path, "--runs", tmp_path / "runs")
-    assert main(["results", *map(str, flags)]) == 2
+    assert main(["bench", "results", *map(str, flags)]) == 2
     assert "none: no such file or folder" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()

@@ -14,8 +14,8 @@ from typing import Any
 import psutil
 import pytest
 
-from benchmarks.__main__ import main
 from benchmarks.serving import running_server
+from unmask.__main__ import main
 
 pytestmark = pytest.mark.serve
 
@@ -34,7 +34,7 @@ def out(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("benchmark") / "report"
     before = descendants()
     options = ["--users", "4", "--duration", str(SECONDS), "--warm-up", "1", "--photo-count", "20", "--workers", "1"]
-    assert main(["run", "--artifacts", str(artifacts), *options, "--out", str(folder)]) == 0
+    assert main(["bench", "run", "--artifacts", str(artifacts), *options, "--out", str(folder)]) == 0
     assert descendants() <= before
     return folder
 
@@ -102,7 +102,7 @@ def test_ended_early_it_leaves_no_server_behind(number: int, code: int, artifact
         "--workers",
         "1",
     ]
-    command = [sys.executable, "-m", "benchmarks", "run", *map(str, options), "--out", str(tmp_path / "report")]
+    command = [sys.executable, "-m", "unmask", "bench", "run", *map(str, options), "--out", str(tmp_path / "report")]
     log = tmp_path / "stderr"
     with log.open("wb") as errors:
         process = subprocess.Popen(command, cwd=ROOT, stderr=errors, stdout=subprocess.DEVNULL)
@@ -137,20 +137,20 @@ def test_a_server_that_refuses_its_model_is_reported_with_its_reason(
     with (tampered / "detector-onnx.mar").open("ab") as archive:
         archive.write(b"x")
     before = descendants()
-    assert main(["run", "--artifacts", str(tampered), "--photo-count", "2", "--out", str(tmp_path / "report")]) == 1
+    assert main(["bench", "run", "--artifacts", str(tampered), "--photo-count", "2", "--out", str(tmp_path / "report")]) == 1
     assert "detector-onnx.mar" in capsys.readouterr().err
     assert descendants() <= before
 
 
 def test_a_target_that_does_not_answer_is_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target = ["--target", "http://127.0.0.1:9", "--target-metrics", "http://127.0.0.1:9/metrics"]
-    assert main(["run", *target, "--out", str(tmp_path)]) == 1
+    assert main(["bench", "run", *target, "--out", str(tmp_path)]) == 1
     assert "metrics_unreachable" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("options", [[], ["--target", "localhost"]])
 def test_a_run_without_a_server_is_wrong_usage(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["run", *options]) == 2
+    assert main(["bench", "run", *options]) == 2
     assert "--target" in capsys.readouterr().err
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import soak
-from benchmarks.__main__ import main
 from benchmarks.soak import Holdings
+from unmask.__main__ import main
 
 
 @pytest.mark.serve
@@ -18,7 +18,9 @@ def test_a_real_server_is_followed_process_by_process(
 ) -> None:
     monkeypatch.setattr(soak, "SAMPLE_SECONDS", 0.5)
     out = tmp_path / "soak.json"
-    code = main(["soak", "--artifacts", str(artifacts), "--users", "2", "--seconds", "6", "--workers", "1", "--out", str(out)])
+    code = main(
+        ["bench", "soak", "--artifacts", str(artifacts), "--users", "2", "--seconds", "6", "--workers", "1", "--out", str(out)]
+    )
     found = json.loads(out.read_text())
     assert json.loads(capsys.readouterr().out) == found
     assert found["requests"] > 20
@@ -53,5 +55,5 @@ def test_growth_is_that_of_ten_minutes_after_the_start(a_minute: float, descript
 
 
 def test_a_soak_too_short_to_tell_is_refused(artifacts: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["soak", "--artifacts", str(artifacts), "--seconds", "20"]) == 2
+    assert main(["bench", "soak", "--artifacts", str(artifacts), "--seconds", "20"]) == 2
     assert "50 seconds at the least" in capsys.readouterr().err

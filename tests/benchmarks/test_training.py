@@ -1,4 +1,4 @@
-"""`python -m benchmarks training` times both sides on the same work and says by how much one is faster."""
+"""`unmask bench training` times both sides on the same work and says by how much one is faster."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.__main__ import main
 from tests.training.conftest import draw_set
+from unmask.__main__ import main
 
 
 def test_both_sides_train_the_same_and_the_ratio_is_that_of_their_speeds(
@@ -16,7 +16,7 @@ def test_both_sides_train_the_same_and_the_ratio_is_that_of_their_speeds(
 ) -> None:
     data = draw_set(tmp_path / "data", train=40, validation=10)
     flags = ("--model", "test_resnet", "--size", "32", "--batch-size", "16", "--epochs", "1", "--pairs", "1", "--workers", "0")
-    assert main(["training", "--data", str(data), *flags]) == 0
+    assert main(["bench", "training", "--data", str(data), *flags]) == 0
     result = json.loads(capsys.readouterr().out)
     (pair,) = result["images_per_second"]
     assert pair["ours"] > 0
@@ -27,8 +27,8 @@ def test_both_sides_train_the_same_and_the_ratio_is_that_of_their_speeds(
 
 def test_a_side_that_fails_is_reported_with_what_it_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = draw_set(tmp_path / "data", train=4, validation=2)  # too few to divide
-    assert main(["training", "--data", str(data), "--model", "test_resnet", "--size", "32", "--pairs", "1"]) == 1
+    assert main(["bench", "training", "--data", str(data), "--model", "test_resnet", "--size", "32", "--pairs", "1"]) == 1
     said = capsys.readouterr().err
     assert "comparison_failed" in said
     assert "of each class are needed" in said
-    assert main(["training", "--data", str(tmp_path / "nowhere")]) == 2
+    assert main(["bench", "training", "--data", str(tmp_path / "nowhere")]) == 2

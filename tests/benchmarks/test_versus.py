@@ -11,10 +11,10 @@ import psutil
 import pytest
 
 from benchmarks import alternating as in_turn
-from benchmarks.__main__ import main
 from benchmarks.compare import ratios
 from benchmarks.peers import PEERS
 from benchmarks.serving import why_not
+from unmask.__main__ import main
 
 pytestmark = pytest.mark.serve
 
@@ -31,7 +31,7 @@ def result(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(in_turn, "SECONDS", 0.5)
         patch.setattr(in_turn, "SATURATED_SECONDS", 1.0)
-        assert main(["serve-vs-roofline", "--artifacts", str(artifacts), *options, "--out", str(out)]) == 0
+        assert main(["bench", "compare", "--artifacts", str(artifacts), *options, "--out", str(out)]) == 0
     assert {p.pid for p in psutil.Process().children(recursive=True)} <= before
     return json.loads(out.read_text())
 
@@ -100,7 +100,5 @@ def test_a_peer_that_answers_nothing_has_no_ratio() -> None:
 
 @pytest.mark.parametrize("options", [["--peers", "flask"], ["--users", "0"], ["--seconds", "x"]])
 def test_wrong_usage_is_exit_code_2(options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        main(["serve-vs-roofline", "--artifacts", str(tmp_path), *options])
-    assert stopped.value.code == 2
+    assert main(["bench", "compare", "--artifacts", str(tmp_path), *options]) == 2
     assert options[0] in capsys.readouterr().err

@@ -23,7 +23,7 @@ NOT_UTF_8 = os.fsdecode(b"caf\xe9.jpg")
 
 
 def command(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
-    whole = [sys.executable, "-m", "detector", "score", *map(str, arguments)]
+    whole = [sys.executable, "-m", "unmask", "score", *map(str, arguments)]
     return subprocess.run(whole, cwd=ROOT, capture_output=True, text=True, check=False, **options)
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from detector import Manifest
-from export.__main__ import main
 from tests.conftest import write_run
 from training.models.checkpoint import load_checkpoint, save_checkpoint
+from unmask.__main__ import main
 
 
 def test_a_faulty_run_is_refused_by_name_and_marked_when_it_is_wanted_all_the_same(
@@ -23,9 +23,9 @@ def test_a_faulty_run_is_refused_by_name_and_marked_when_it_is_wanted_all_the_sa
     checkpoint = load_checkpoint(run / "best_model.pth")
     faulty = {**checkpoint.arguments, "faulty_mode": "label_noise", "label_noise_frac": 0.3}
     save_checkpoint(run / "best_model.pth", replace(checkpoint, arguments=faulty))
-    assert main(["--run", str(run), "--out", str(out)]) == 2
+    assert main(["export", "--run", str(run), "--out", str(out)]) == 2
     assert "trained with faults on purpose (faulty_mode label_noise, label_noise_frac 0.3)" in capsys.readouterr().err
     assert not out.exists()
-    assert main(["--run", str(run), "--out", str(out), "--allow-faulty"]) == 0
+    assert main(["export", "--run", str(run), "--out", str(out), "--allow-faulty"]) == 0
     json.loads(capsys.readouterr().out)
     assert Manifest.load(out / "manifest.json").training["faults"] == {"faulty_mode": "label_noise", "label_noise_frac": 0.3}

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from export import ParityError, export_run
-from export.__main__ import main
 from export.noise import Noise, measure_noise
 from export.parity import compare_roads, require
 from export.runners import Answers, Road
 from tests.conftest import write_json
 from training.models.checkpoint import load_checkpoint, save_checkpoint
+from unmask.__main__ import main
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def test_a_run_whose_roads_disagree_fails_and_leaves_what_was_there(noisy_run, t
     out = tmp_path / "artifacts"
     out.mkdir()
     (out / "manifest.json").write_text("what was here before")
-    assert main(["--run", str(noisy_run), "--out", str(out)]) == 1
+    assert main(["export", "--run", str(noisy_run), "--out", str(out)]) == 1
     assert "logit, onnx: " in capsys.readouterr().err
     assert [p.name for p in tmp_path.iterdir()] == ["artifacts"]
     assert (out / "manifest.json").read_text() == "what was here before"
@@ -115,7 +115,7 @@ def test_noise_too_small_to_show_is_not_taken_for_none():
 )
 def test_what_can_not_work_is_said_in_one_line(arguments, code, said, run_dir, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert main(["--run", str(run_dir), "--out", str(tmp_path / "out"), *arguments]) == code
+    assert main(["export", "--run", str(run_dir), "--out", str(tmp_path / "out"), *arguments]) == code
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
@@ -125,5 +125,5 @@ def test_what_can_not_work_is_said_in_one_line(arguments, code, said, run_dir, t
 def test_a_broken_calibration_file_is_named(run_dir, tmp_path, capsys):
     (tmp_path / "best_model.pth").write_bytes((run_dir / "best_model.pth").read_bytes())
     write_json(tmp_path / "calibration.json", {"method": "isotonic", "x": [0.5, 0.1], "y": [0, 1]})
-    assert main(["--run", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
+    assert main(["export", "--run", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
     assert "calibration.json: calibration curve: x must increase" in capsys.readouterr().err

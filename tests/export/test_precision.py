@@ -18,7 +18,6 @@ from sklearn.metrics import roc_auc_score
 from detector import Manifest, decode_image
 from detector.scorer import Scorer, open_session
 from export import PrecisionError, export_run, precision
-from export.__main__ import main
 from export.archive import extract_archive
 from export.half import in_half
 from export.int8 import Int8
@@ -28,6 +27,7 @@ from handlers.engine import load_engine
 from tests.conftest import encode, write_json, write_run
 from tests.serve.running import RunningServer
 from training.models.checkpoint import load_checkpoint, save_checkpoint
+from unmask.__main__ import main
 
 PARTS = {"Train": 64, "Validation": 20}
 
@@ -81,7 +81,7 @@ def seeing_run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def reduced(seeing_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Artifacts with both, chosen on the photos that the run names."""
     out = tmp_path_factory.mktemp("reduced") / "artifacts"
-    assert main(["--run", str(seeing_run), "--out", str(out), "--precision", "int8", "fp16"]) == 0
+    assert main(["export", "--run", str(seeing_run), "--out", str(out), "--precision", "int8", "fp16"]) == 0
     return out
 
 
@@ -202,7 +202,7 @@ def test_without_labelled_photos_or_with_too_few_fewer_bits_are_refused_in_one_l
         (["--run", str(seeing_run), "--data", str(few)], "24 and 12 can be decoded"),
         (["--run", str(seeing_run), "--data", str(tmp_path)], "expected DIR/"),
     ):
-        assert main([*arguments, *command]) == 2
+        assert main(["export", *arguments, *command]) == 2
         error = capsys.readouterr().err
         assert said in error
         assert error.count("\n") == 1

@@ -1,4 +1,4 @@
-"""`python -m export recalibrate`: a new curve and threshold in old artifacts, and not one weight touched."""
+"""`unmask recalibrate`: a new curve and threshold in old artifacts, and not one weight touched."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import pytest
 
 from detector import Manifest, decode_image
 from detector.scorer import Scorer
-from export.__main__ import main
 from export.archive import extract_archive
 from tests.conftest import write_json
 from training.models.checkpoint import load_checkpoint, save_checkpoint
+from unmask.__main__ import main
 
 
 def weights(model: Path) -> dict[str, bytes]:

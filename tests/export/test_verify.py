@@ -1,4 +1,4 @@
-"""`python -m export verify`: what was written is still that, inside and out."""
+"""`unmask verify`: what was written is still that, inside and out."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from detector import Manifest, sha256
-from export.__main__ import main
 from export.archive import write_archive
 from export.graph import ScoringGraph
 from export.torchscript import save_torchscript
+from unmask.__main__ import main
 
 
 @pytest.fixture

@@ -25,9 +25,9 @@ PATIENCE = 120.0  # seconds; only a hang is that slow
 
 
 def serve(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run `python -m serve …` to its end."""
+    """Run `unmask serve …` to its end."""
     return subprocess.run(
-        [sys.executable, "-m", "serve", *map(str, arguments)],
+        [sys.executable, "-m", "unmask", "serve", *map(str, arguments)],
         cwd=ROOT,
         env=os.environ | environment,
         capture_output=True,
@@ -57,14 +57,26 @@ def asking(ask: Callable[[int], None], clients: int) -> Iterator[None]:
 
 
 class RunningServer:
-    """`python -m serve start` on free ports."""
+    """`unmask serve start` on free ports."""
 
     def __init__(self, artifacts: Path, state: Path, *flags: str) -> None:
         self.state = state
         state.mkdir(parents=True, exist_ok=True)
         self._log = (state / "output.log").open("w+")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "serve", "start", "--free-ports", "--artifacts", artifacts, "--state", state, *flags],
+            [
+                sys.executable,
+                "-m",
+                "unmask",
+                "serve",
+                "start",
+                "--free-ports",
+                "--artifacts",
+                artifacts,
+                "--state",
+                state,
+                *flags,
+            ],
             cwd=ROOT,
             stdout=self._log,
             stderr=subprocess.STDOUT,

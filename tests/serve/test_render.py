@@ -97,7 +97,7 @@ def test_another_torchserves_jar_is_not_patched(tmp_path):
 
 
 def test_the_rendered_command_is_printed_with_its_environment(artifacts, tmp_path):
-    command = [sys.executable, "-m", "serve", "render", "--artifacts", artifacts, "--out", tmp_path]
+    command = [sys.executable, "-m", "unmask", "serve", "render", "--artifacts", artifacts, "--out", tmp_path]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert printed.startswith("env LOG_LOCATION=")
     assert "org.pytorch.serve.ModelServer" in printed

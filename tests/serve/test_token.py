@@ -42,7 +42,7 @@ def test_predictions_need_the_token_that_the_command_prints(guarded, photos):
     for wrong in ("", "not-this"):
         for answer in ask(guarded, photos[0], wrong):
             assert answer["error"]["code"] == "token_refused"
-            assert "python -m serve token" in answer["error"]["message"]
+            assert "unmask serve token" in answer["error"]["message"]
     for answer in ask(guarded, photos[0], token(guarded)):
         assert answer["ok"], answer
 

@@ -136,4 +136,4 @@ def test_two_folders_of_one_version_are_refused(artifacts, tmp_path):
     refused = serve("start", "--free-ports", "--state", tmp_path, **variable)
     assert refused.returncode == 2
     assert f"both hold version {OLD}" in refused.stderr
-    assert "python -m export --version" in refused.stderr
+    assert "unmask export --version" in refused.stderr

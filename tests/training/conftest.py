@@ -65,10 +65,10 @@ def _fresh_accelerate() -> Iterator[None]:
 
 
 def fit(*arguments: Any) -> int:
-    """`python -m training fit` in this process; its exit code."""
-    from training.__main__ import main
+    """`unmask train` in this process; its exit code."""
+    from unmask.__main__ import main
 
-    return main(["fit", *map(str, arguments)])
+    return main(["train", *map(str, arguments)])
 
 
 @pytest.fixture(scope="package")

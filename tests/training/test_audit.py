@@ -1,4 +1,4 @@
-"""`python -m training audit` from outside: planted duplicates, leaks, broken files and shortcuts are found, no others."""
+"""`unmask audit` from outside: planted duplicates, leaks, broken files and shortcuts are found, no others."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from PIL import Image
 from detector import ImageSpec
 from tests.conftest import encode
 from tests.training.conftest import TINY, fit
-from training.__main__ import main
 from training.audit.duplicates import find_matches, group_names, group_numbers
 from training.audit.shortcuts import ALL, FEATURES, measure
 from training.data.cache import open_cache
 from training.data.facts import facts_of, read_facts
 from training.data.photos import DataProblem, Photo, divide, find_photos, fingerprint
+from unmask.__main__ import main
 
 
 def paint(folder: Path, count: int, *, seed: int, grain: float = 0) -> None:
@@ -105,7 +105,7 @@ def test_fit_refuses_a_leak_and_names_it(folder: Path, tmp_path: Path, capsys: p
     assert "leak, 7 found" in said
     assert "Train/Real/004.jpg = Validation/Fake/leak4.jpg" in said
     assert "and 2 more" in said
-    assert "python -m training audit" in said
+    assert "unmask audit" in said
     assert not (tmp_path / "run" / "last.pth").exists()
 
 

@@ -14,9 +14,9 @@ import torch
 
 from detector import CalibrationCurve, decode_image
 from tests.training.conftest import fit
-from training.__main__ import main
 from training.data.loader import normalise
 from training.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from unmask.__main__ import main
 
 COMMON = [
     *("--no-pretrained", "--size", 32, "--lr", 3e-3, "--batch-size", 16, "--workers", 0, "--device", "cpu", "--epochs", 1),

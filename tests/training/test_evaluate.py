@@ -1,4 +1,4 @@
-"""`python -m training evaluate`: a checkpoint and its export are judged alike, on any labelled folder."""
+"""`unmask evaluate`: a checkpoint and its export are judged alike, on any labelled folder."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from training.__main__ import main
+from unmask.__main__ import main
 
 
 def evaluate(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict[str, Any]:

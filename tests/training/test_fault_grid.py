@@ -1,4 +1,4 @@
-"""`python -m training faults`: the whole grid, told apart from clean, and gone on with after an interruption."""
+"""`unmask faults`: the whole grid, told apart from clean, and gone on with after an interruption."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.training.conftest import TINY
 
 
 def _faults(*arguments: object) -> int:
-    from training.__main__ import main
+    from unmask.__main__ import main
 
     return main(["faults", *map(str, arguments)])
 

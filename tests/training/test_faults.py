@@ -108,7 +108,7 @@ def test_a_faulty_run_says_so_in_its_checkpoint_its_metrics_and_its_report(
         "skipped_updates": 2 * (fitted // 16) // 2,
     }
     assert load_checkpoint(out / "best_model.pth").faults["faulty_mode"] == "label_noise"
-    from training.__main__ import main
+    from unmask.__main__ import main
 
     capsys.readouterr()
     assert main(["inspect", str(out / "best_model.pth")]) == 0

@@ -1,4 +1,4 @@
-"""`python -m training fit` from outside: what it writes, that it repeats, resumes, refuses and separates its parts."""
+"""`unmask train` from outside: what it writes, that it repeats, resumes, refuses and separates its parts."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_the_same_command_gives_the_same_metrics(tiny_run: Path, tiny_set: Path,
 def test_an_interrupted_run_resumes_to_the_metrics_of_an_uninterrupted_one(tiny_set: Path, tmp_path: Path) -> None:
     arguments = ["--data", str(tiny_set), "--epochs", "6", *TINY]
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "training", "fit", "--out", str(out), *arguments]
+    command = [sys.executable, "-m", "unmask", "train", "--out", str(out), *arguments]
     process = subprocess.Popen(command, cwd=ROOT, env=ONE_THREAD, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not (out / "last.pth").exists() and process.poll() is None and time.monotonic() < deadline:
@@ -227,7 +227,7 @@ def test_two_processes_train_what_one_trains(tiny_set: Path, tmp_path: Path) -> 
     assert fit(*arguments, "--out", tmp_path / "one", "--device", "cpu") == 0
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     subprocess.run(
-        [*launch, "-m", "training", "fit", *map(str, arguments), "--out", str(tmp_path / "two")],
+        [*launch, "-m", "unmask", "train", *map(str, arguments), "--out", str(tmp_path / "two")],
         cwd=ROOT, check=True, timeout=240, env=ONE_THREAD,
     )  # fmt: skip
     one, two = _metrics(tmp_path / "one"), _metrics(tmp_path / "two")

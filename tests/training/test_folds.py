@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from tests.training.conftest import TINY, fit
-from training.__main__ import main
 from training.evaluation.scores import ScoreTable
+from unmask.__main__ import main
 
 QUICK = [*TINY, "--epochs", 2, "--folds", 3]
 
@@ -82,7 +82,7 @@ def test_its_photos_do_not_calibrate_it_anew(
 ) -> None:
     run = tmp_path / "run"
     shutil.copytree(ensemble, run)
-    assert main(["recalibrate", "--run", str(run), "--data", str(tiny_set), "--calibration", "platt"]) == 2
+    assert main(["calibrate", "--run", str(run), "--data", str(tiny_set), "--calibration", "platt"]) == 2
     assert "108 left out that the run was fitted on" in capsys.readouterr().err
 
 
@@ -99,5 +99,5 @@ def test_its_photos_do_not_calibrate_it_anew(
 def test_folds_that_make_no_sense_are_refused(
     flags: list[str], words: str, tiny_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["fit", "--data", str(tiny_set), "--out", str(tmp_path / "run"), *flags]) == 2
+    assert main(["train", "--data", str(tiny_set), "--out", str(tmp_path / "run"), *flags]) == 2
     assert words in capsys.readouterr().err

@@ -33,7 +33,7 @@ def hub() -> Iterator[Hub]:
 def _training(hub: Hub, home: Path, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     # A process of its own: huggingface_hub reads its variables when it is imported.
     return subprocess.run(
-        [sys.executable, "-m", "training", *map(str, arguments)],
+        [sys.executable, "-m", "unmask", *map(str, arguments)],
         cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1", **hub.environment(home), **environment},
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
@@ -79,7 +79,7 @@ def test_the_card_reads_as_the_hub_reads_it(hub: Hub, tiny_run: Path, tmp_path: 
 def test_training_starts_from_pushed_weights(hub: Hub, tiny_run: Path, tiny_set: Path, tmp_path: Path) -> None:
     assert _training(hub, tmp_path / "a", "push", tiny_run, NAME).returncode == 0
     flags = [flag for flag in TINY if flag != "--no-pretrained"]
-    fit = ("fit", "--data", tiny_set, "--epochs", 1, "--zero_grad_every_n", 1, *flags)  # no update: weights stay as fetched
+    fit = ("train", "--data", tiny_set, "--epochs", 1, "--zero_grad_every_n", 1, *flags)  # no update: weights stay as fetched
     done = _training(hub, tmp_path / "b", *fit, "--out", tmp_path / "run", "--weights", f"hf://{NAME}")
     assert done.returncode == 0, done.stderr
     before, after = (load_checkpoint(run / "best_model.pth").weights for run in (tiny_run, tmp_path / "run"))
@@ -100,7 +100,7 @@ def test_weights_that_the_hub_does_not_have_are_refused_in_a_line(
     hub: Hub, tiny_set: Path, tmp_path: Path, address: str, words: str
 ) -> None:
     hub.files["a-team/empty"] = {}
-    done = _training(hub, tmp_path, "fit", "--data", tiny_set, "--out", tmp_path / "run", "--weights", address)
+    done = _training(hub, tmp_path, "train", "--data", tiny_set, "--out", tmp_path / "run", "--weights", address)
     assert done.returncode in (1, 2)
     assert words in done.stderr
     assert "Traceback" not in done.stderr

@@ -1,4 +1,4 @@
-"""`python -m training inspect`: a checkpoint says what it is, and runs nothing."""
+"""`unmask inspect`: a checkpoint says what it is, and runs nothing."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from training.__main__ import main
 from training.models.checkpoint import load_checkpoint
+from unmask.__main__ import main
 
 
 class Bomb:

@@ -10,9 +10,9 @@ import pytest
 
 from detector import ImageSpec
 from tests.training.conftest import draw
-from training.__main__ import main
 from training.data.pseudo_fakes import self_blend
 from training.evaluation.pointing_game import play
+from unmask.__main__ import main
 
 SPEC = ImageSpec(size=64)
 

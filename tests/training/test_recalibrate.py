@@ -1,4 +1,4 @@
-"""`python -m training recalibrate`: another curve for a finished run, from photos that it has not seen."""
+"""`unmask calibrate`: another curve for a finished run, from photos that it has not seen."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 
 from detector import CalibrationCurve
 from tests.training.conftest import draw
-from training.__main__ import main
 from training.evaluation.scores import ScoreTable
+from unmask.__main__ import main
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def new_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def recalibrate(*arguments: object) -> int:
-    return main(["recalibrate", *map(str, arguments)])
+    return main(["calibrate", *map(str, arguments)])
 
 
 def test_the_score_table_holds_each_photo_once_and_scores_only_what_was_held_out(tiny_run: Path) -> None:

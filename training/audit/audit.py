@@ -146,7 +146,7 @@ class Audit:
             more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
             raise Leak(
                 f"Train and Validation share photos ({Leak.code}, {len(found)} found): {'; '.join(found[:SHOWN])}{more}. "
-                "Remove them from one side; `python -m training audit` lists all"
+                "Remove them from one side; `unmask audit` lists all"
             )
 
     def warning(self) -> str | None:
@@ -156,7 +156,7 @@ class Audit:
         named = ", ".join(f"{name} {auc:.2f}" for name, auc in sorted(found.items(), key=lambda item: -item[1]))
         return (
             f"warning: the classes differ in what has nothing to do with forgery (AUC {named}); the detector may learn that "
-            "instead. --equalise makes compression alike; `python -m training audit` says more"
+            "instead. --equalise makes compression alike; `unmask audit` says more"
         )
 
     def _line(self, match: Match) -> str:

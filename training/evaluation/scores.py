@@ -72,7 +72,7 @@ class ScoreTable:
                 np.array([float(row["raw"]) if row["raw"] else np.nan for row in rows], np.float32),
             )
         except FileNotFoundError:
-            raise FileError(f"{path}: no such file; `python -m training fit` writes it into a run folder") from None
+            raise FileError(f"{path}: no such file; `unmask train` writes it into a run folder") from None
         except (OSError, KeyError, ValueError, TypeError, csv.Error):
             raise FileError(f"{path}: is not a score table with the columns {', '.join(_COLUMNS)}") from None
 

@@ -118,7 +118,7 @@ def require_unseen(members: Sequence[Member], fingerprint: str) -> None:
     if fingerprint != members[0].checkpoint.fingerprint:
         raise UsageError(
             "--data: these are not the photos that the members were trained on, or not all; "
-            "to judge an ensemble on others use `python -m training evaluate`"
+            "to judge an ensemble on others use `unmask evaluate`"
         )
 
 

@@ -100,5 +100,5 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        raise FileError(f"{path}: can't be read as JSON; `python -m training fit` writes it") from None
+        raise FileError(f"{path}: can't be read as JSON; `unmask train` writes it") from None
     return dict(values)

@@ -82,7 +82,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         values = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise FileError(f"{path}: no such checkpoint; `python -m training fit` writes one") from None
+        raise FileError(f"{path}: no such checkpoint; `unmask train` writes one") from None
     except Exception:  # torch raises pickle, zip and runtime errors alike for a file that is no checkpoint
         raise FileError(f"{path}: is not a checkpoint that loads without running code from it") from None
     if not isinstance(values, dict) or values.get("format") != FORMAT:

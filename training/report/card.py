@@ -80,7 +80,7 @@ Calibration: {{ m.calibration.method }}, fitted on {{ m.calibration.n }} photos 
 
 - Intervals tell how sure these numbers are on photos like these; they say nothing about other cameras, generators or
   editing tools.
-- Heavy compression, down-scaling and screenshots take away what it looks for; `python -m training evaluate --robustness`
+- Heavy compression, down-scaling and screenshots take away what it looks for; `unmask evaluate --robustness`
   measures by how much.
 - Whether it errs more for some groups of people is unknown unless `evaluate --group-by` was run with labels for them.
 

@@ -75,7 +75,7 @@ def _finished(run: Path) -> dict[str, Any]:
     try:
         metrics: dict[str, Any] = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        raise FileError(f"{run}: holds no metrics.json; a finished `python -m training fit` writes it") from None
+        raise FileError(f"{run}: holds no metrics.json; a finished `unmask train` writes it") from None
     if not (run / CARD).is_file():
-        raise FileError(f"{run}: holds no {CARD}; a finished `python -m training fit` writes it")
+        raise FileError(f"{run}: holds no {CARD}; a finished `unmask train` writes it")
     return metrics

@@ -102,7 +102,7 @@ def summary(metrics: dict[str, Any], out: Path) -> str:
         [
             *lines,
             f"report: {out / 'report' / 'index.html'}",
-            f"next:   python -m export --run {out} --out artifacts/",
+            f"next:   unmask export --run {out} --out artifacts/",
         ]
     )
 

@@ -1,0 +1,374 @@
+"""`unmask bench …`."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter, Token
+from cyclopts.validators import Number
+
+from detector.cpus import available_cpus
+from detector.errors import UsageError
+from unmask.parameters import Count, LabelledPhotos, Switch
+
+
+def _counts(type_: Any, tokens: Sequence[Token]) -> tuple[int, ...]:
+    text = ",".join(token.value for token in tokens)
+    if not all(part.isdigit() and int(part) for part in text.split(",")):
+        raise ValueError(f"{text!r} is not whole numbers above zero, such as 1,8,32")
+    return tuple(int(part) for part in text.split(","))
+
+
+def _names(type_: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
+    from benchmarks.peers import PEERS
+
+    text = ",".join(token.value for token in tokens)
+    names = () if text == "none" else tuple(text.split(","))
+    if unknown := sorted(set(names) - set(PEERS)):
+        raise ValueError(f"{', '.join(unknown)}: unknown; there are {', '.join(PEERS)} and none")
+    return names
+
+
+Counts = Annotated[tuple[int, ...], Parameter(converter=_counts, n_tokens=1)]
+Seconds = Annotated[float, Parameter(validator=Number(gte=0.5, lte=86_400))]
+Photos = Annotated[Path | None, Parameter(name="--photos", help="Folder of photos to send (drawn ones).")]
+PhotoCount = Annotated[Count, Parameter(name="--photo-count", help="Photos that are sent in turn.")]
+Artifacts = Annotated[Path, Parameter(help="Folder that `unmask export` wrote.")]
+Workers = Annotated[Count | None, Parameter(name="--workers", help="Worker processes (the server's own default).")]
+Out = Annotated[Path | None, Parameter(name="--out", help="Also write the JSON to this file.")]
+
+
+def _stopped_by_term(command: Callable[..., int]) -> Callable[..., int]:
+    """CI and `timeout` send TERM: what was started is stopped for it as for Ctrl-C, and in the background too, where a shell
+    makes us deaf to SIGINT itself."""
+
+    @wraps(command)
+    def call(*args: Any, **kwargs: Any) -> int:
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            return command(*args, **kwargs)
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    return call
+
+
+@_stopped_by_term
+def run(
+    *,
+    artifacts: Annotated[Path | None, Parameter(help="Folder that `unmask export` wrote: served, and compared with.")] = None,
+    target: str | None = None,
+    target_grpc: str | None = None,
+    target_metrics: str | None = None,
+    users: Count = 8,
+    duration: Count = 20,
+    warm_up: Count = 5,
+    protocol: Literal["rest", "grpc", "both"] = "both",
+    device: Literal["cpu", "cuda"] = "cpu",
+    archive: Literal["onnx", "int8", "fp16", "torchscript"] = "onnx",
+    workers: Workers = None,
+    photos: Photos = None,
+    photo_count: PhotoCount = 100,
+    out: Annotated[Path, Parameter(help="Folder for report.json and index.html.")] = Path("reports/benchmark"),
+) -> int:
+    """Load a server with Locust and write a report.
+
+    Parameters
+    ----------
+    target
+        REST address of a running server to load instead.
+    target_grpc
+        Its gRPC address (the same host, port 7070).
+    target_metrics
+        Its metrics page (the same host, :8090/metrics).
+    users
+        Clients at a time.
+    duration
+        Seconds for each protocol.
+    warm_up
+        Seconds before, which are not counted.
+    protocol
+        What the clients speak.
+    device
+        Where the model runs.
+    archive
+        Which archive to serve.
+    """
+    from benchmarks.machine import busy_cpus
+    from benchmarks.report import write_report
+    from benchmarks.run import Load, benchmark, local_answers
+    from benchmarks.serving import Server, own_server, running_server
+
+    protocols = ("rest", "grpc") if protocol == "both" else (protocol,)
+    load = Load(protocols, users, duration, warm_up, photos, photo_count)
+    if artifacts is None and target is None:
+        raise UsageError("give --artifacts DIR to start a server, or --target URL of one that runs")
+    model = f"model.{archive}.onnx" if archive in ("int8", "fp16") else "model.onnx"
+    known = local_answers(artifacts / model, load) if artifacts else {}
+    busy = busy_cpus()
+    serving: AbstractContextManager[Server]
+    if target:
+        serving = nullcontext(running_server(target, target_grpc, target_metrics))
+    else:
+        serving = own_server(artifacts or Path(), archive, workers, device)
+    with serving as server:
+        report = benchmark(server, load, known, busy_before=busy)
+    write_report(report, out)
+    _print_runs(report)
+    print(f"report: {out / 'index.html'}")
+    return _code(report["ok"], "not every request was answered and passed its check")
+
+
+@_stopped_by_term
+def roofline(
+    *,
+    artifacts: Artifacts,
+    device: str = "cpu",
+    seconds: Seconds = 10.0,
+    batch: Counts = (1, 4, 8, 16),
+    threads: Count | None = None,
+    photos: Photos = None,
+    photo_count: PhotoCount = 100,
+    out: Out = None,
+) -> int:
+    """Measure the same work in one process, without a server.
+
+    Parameters
+    ----------
+    device
+        cpu, cuda or cuda:N.
+    seconds
+        Seconds for each measurement.
+    batch
+        Batch sizes to measure, separated by commas.
+    threads
+        CPUs to use (all that this process may use).
+    """
+    from benchmarks.machine import busy_cpus, machine
+    from benchmarks.photos import describe, load_photos
+    from benchmarks.roofline import roofline as measure
+
+    pictures = load_photos(photos, photo_count)
+    busy = busy_cpus()
+    result = measure(
+        artifacts / "model.onnx",
+        pictures,
+        threads=threads or available_cpus(),
+        batches=batch,
+        seconds=seconds,
+        device=device,
+    )
+    about = {"photos": describe(pictures, photos), "machine": machine(), "busy_cpus_before": busy}
+    _print_and_keep({**result, **about}, out)
+    return 0
+
+
+@_stopped_by_term
+def compare(
+    *,
+    artifacts: Artifacts,
+    users: Counts = (1, 8, 16, 32),
+    seconds: Count = 8,
+    warm_up: Count = 4,
+    roofline_seconds: Seconds = 10.0,
+    batch: Counts = (1, 4, 8, 16),
+    peers: Annotated[tuple[str, ...] | None, Parameter(converter=_names, n_tokens=1)] = None,
+    workers: Workers = None,
+    rounds: Count = 12,
+    locust: Switch = False,
+    photos: Photos = None,
+    photo_count: PhotoCount = 100,
+    out: Out = None,
+) -> int:
+    """Compare a server with the roofline and with other servers, in one run.
+
+    Parameters
+    ----------
+    users
+        Clients at a time, separated by commas.
+    seconds
+        Seconds for each load.
+    warm_up
+        Seconds before each load, which are not counted.
+    roofline_seconds
+        Seconds for each measurement of the roofline.
+    batch
+        Batch sizes of the roofline, separated by commas.
+    peers
+        Other servers, separated by commas, or `none` (all that are known).
+    rounds
+        Rounds in which the server and the roofline are measured in turn.
+    locust
+        Load with Locust, which takes more of the servers' CPUs.
+    """
+    from benchmarks.compare import Contest
+    from benchmarks.compare import compare as measure
+    from benchmarks.machine import busy_cpus
+    from benchmarks.peers import PEERS
+
+    busy = busy_cpus()
+    contest = Contest(
+        users=users,
+        seconds=seconds,
+        warm_up=warm_up,
+        roofline_seconds=roofline_seconds,
+        batch=batch,
+        peers=tuple(PEERS) if peers is None else peers,
+        photos=photos,
+        photo_count=photo_count,
+        workers=workers,
+        locust=locust,
+        rounds=rounds,
+    )
+    result = measure(artifacts, contest, busy_before=busy)
+    _print_and_keep(result, out)
+    return _code(result["ok"], "not every request was answered and passed its check")
+
+
+@_stopped_by_term
+def soak(
+    *,
+    artifacts: Artifacts,
+    users: Count = 8,
+    seconds: Count = 1800,
+    workers: Workers = None,
+    photos: Photos = None,
+    photo_count: PhotoCount = 100,
+    out: Out = None,
+) -> int:
+    """Load a server for long and look for leaks.
+
+    Parameters
+    ----------
+    users
+        Clients at a time.
+    seconds
+        Seconds of load.
+    """
+    from benchmarks.machine import machine
+    from benchmarks.run import Load, local_answers
+    from benchmarks.serving import own_server
+    from benchmarks.soak import require_long
+    from benchmarks.soak import soak as measure
+
+    require_long(seconds)
+    load = Load(("rest",), users, seconds, 0, photos, photo_count)
+    known = local_answers(artifacts / "model.onnx", load)
+    with own_server(artifacts, "onnx", workers, "cpu") as server:
+        result = measure(server, load, known)
+    _print_and_keep({**result, "machine": machine()}, out)
+    return _code(result["ok"], "requests failed, or the server holds more and more")
+
+
+@_stopped_by_term
+def training(
+    *,
+    data: LabelledPhotos,
+    model: str = "efficientnet_b0",
+    size: Count = 128,
+    batch_size: Count = 32,
+    epochs: Count = 2,
+    pairs: Count = 3,
+    workers: Annotated[int, Parameter(validator=Number(gte=0))] = 4,
+    device: Literal["cpu", "cuda"] = "cpu",
+    bf16: Switch = False,
+) -> int:
+    """Compare training throughput with timm's recipe, side by side.
+
+    Parameters
+    ----------
+    model
+        Name of a timm model.
+    size
+        Height and width in pixels.
+    batch_size
+        Photos per step.
+    epochs
+        Epochs that are measured, after one more.
+    pairs
+        Runs of each side.
+    workers
+        Loader processes of timm's side.
+    device
+        Where to train.
+    bf16
+        Use bfloat16 autocast on both sides.
+    """
+    from benchmarks.machine import busy_cpus, machine
+    from benchmarks.training import Work
+    from benchmarks.training import compare as measure
+
+    busy = busy_cpus()
+    work = Work(data, model, size, batch_size, epochs, pairs, workers, device, bf16)
+    print(json.dumps({**measure(work), "machine": machine(), "busy_cpus_before": busy}, indent=2))
+    return 0
+
+
+@_stopped_by_term
+def results(
+    *,
+    faces: Path,
+    composites: Path,
+    weights: Path,
+    runs: Path = Path("reports/results"),
+    jobs: Count | None = None,
+    out: Path = Path("docs/results.md"),
+) -> int:
+    """Train every architecture on two sets and write docs/results.md.
+
+    Parameters
+    ----------
+    faces
+        Folder of 256 px portraits, photographed or generated.
+    composites
+        Folder of 160 px portraits, some composited.
+    weights
+        ImageNet features of squeezenet1_1.
+    runs
+        Folder for the runs.
+    jobs
+        Runs at a time (the CPUs that there are).
+    out
+        Page to write.
+    """
+    from benchmarks.results import Photos as Set
+    from benchmarks.results import page, train_all
+
+    at_once = jobs or available_cpus()
+    measured = train_all([Set("faces", faces, 256), Set("composites", composites, 160)], weights, runs, at_once)
+    out.write_text(page(measured, at_once), encoding="utf-8")
+    print(f"results: {out}")
+    return 0
+
+
+def _print_runs(report: dict[str, Any]) -> None:
+    for each in report["runs"]:
+        times = each["latency_ms"]
+        print(
+            f"{each['protocol']}: {each['requests']} requests, {each['failures']} failed, {each['requests_per_second']}/s, "
+            f"p50 {times.get('p50')} ms, p90 {times.get('p90')} ms, p99 {times.get('p99')} ms"
+            f"{'' if each['steady'] else ' (not steady)'}"
+        )
+        for reason, count in list(each["failure_reasons"].items())[:5]:
+            print(f"  {count} x {reason}")
+
+
+def _print_and_keep(result: dict[str, Any], out: Path | None) -> None:
+    text = json.dumps(result, indent=2)
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text + "\n", encoding="utf-8")
+    print(text)
+
+
+def _code(ok: bool, problem: str) -> int:
+    if not ok:
+        print(f"error: {problem}", file=sys.stderr)
+    return 0 if ok else 1

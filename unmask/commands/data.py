@@ -1,0 +1,84 @@
+"""`unmask audit`, `inspect`, `push` and `demo-data`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from unmask.parameters import AsJson, Count, LabelledPhotos, Switch
+
+
+def audit(directory: LabelledPhotos, /, *, group_by: str | None = None, out: Path | None = None, json_: AsJson = False) -> int:
+    """Report duplicates, leaks between Train and Validation, unreadable files and shortcuts.
+
+    Exits with 1 where there are leaks; all else is a warning.
+
+    Parameters
+    ----------
+    group_by
+        Regular expression; photos whose path matches alike belong together, as for `unmask train`.
+    out
+        Also write audit.json and audit.txt to this folder.
+    """
+    from training.audit.audit import audit_folder
+
+    found = audit_folder(directory, group_by=group_by, out=out, progress=True)
+    print(json.dumps(found.to_dict(), indent=2, ensure_ascii=False) if json_ else found.text())
+    return 1 if found.leaks or found.leaking_groups else 0
+
+
+def inspect(checkpoint: Annotated[Path, Parameter(help="best_model.pth, final_model.pth or last.pth.")], /) -> int:
+    """Print a checkpoint's model, image spec, options and metrics as JSON; no code in the file is run."""
+    from training.models.inspection import describe
+
+    print(json.dumps(describe(checkpoint), indent=2))
+    return 0
+
+
+def push(run: Path, repository: str, /, *, public: Switch = False, allow_faulty: Switch = False) -> int:
+    """Push weights, calibration, metrics and model card of a run to the Hugging Face hub, in one commit.
+
+    The token is that of HF_TOKEN or of `hf auth login`.
+
+    Parameters
+    ----------
+    run
+        Folder that `unmask train` wrote.
+    repository
+        ORG/NAME on the hub; it is made when it is not there.
+    public
+        Make a new repository public; without this it is private.
+    allow_faulty
+        Push a run with injected faults all the same.
+    """
+    from training.report.push import push as push_run
+
+    print(push_run(run, repository, private=not public, allow_faulty=allow_faulty))
+    return 0
+
+
+def demo_data(
+    directory: Annotated[Path, Parameter(help="Folder that Train/ and Validation/ are written to.")],
+    /,
+    *,
+    count: Count | None = None,
+    size: Count | None = None,
+    seed: Annotated[int, Parameter(help="The same seed draws the same photos.")] = 0,
+) -> int:
+    """Draw labelled portraits, photographed and forged, with code alone.
+
+    Parameters
+    ----------
+    count
+        Photos in all.
+    size
+        Height and width in pixels.
+    """
+    from training.demo.dataset import generate
+
+    sizes = {name: value for name, value in (("count", count), ("size", size)) if value is not None}
+    generate(directory, seed=seed, progress=True, **sizes)
+    return 0

@@ -1,0 +1,117 @@
+"""`unmask evaluate` and `unmask calibrate`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from detector.errors import UsageError
+from training.options import CalibrationMethod
+from unmask.parameters import AsJson, Count, Fraction, LabelledPhotos, Seed, Switch
+
+Part = Literal["validation", "train", "all"]
+
+
+def evaluate(
+    *,
+    checkpoint: Path | None = None,
+    model: Path | None = None,
+    data: LabelledPhotos,
+    part: Part = "validation",
+    threshold: Fraction | None = None,
+    out: Path | None = None,
+    family_by: str | None = None,
+    group_by: str | None = None,
+    robustness: Switch = False,
+    robustness_photos: Annotated[int, Parameter(validator=Number(gte=2))] = 100,
+    pointing_game: Switch = False,
+    pointing_photos: Count = 200,
+    seed: Seed = 0,
+    json_: AsJson = False,
+) -> int:
+    """Evaluate a checkpoint or an exported model on labelled photos, with 95 % intervals.
+
+    Parameters
+    ----------
+    checkpoint
+        A .pth file; the calibration.json beside it is applied.
+    model
+        A model.onnx, with its manifest.json beside it. Give this or --checkpoint.
+    part
+        Part of a folder that is divided into Train and Validation.
+    threshold
+        Calibrated probability from which on a photo is Fake (the model's).
+    out
+        Also write evaluation.json and report/index.html to this folder.
+    family_by
+        Regular expression for a photo's family in its path (the sub-folder of its class folder).
+    group_by
+        Regular expression for a photo's group, such as a source or a person, in its path.
+    robustness
+        Also score photos that are re-encoded, blurred, shrunk and made noisy.
+    robustness_photos
+        Photos of each class for --robustness.
+    pointing_game
+        Also test whether heatmaps find what was blended into pseudo-fakes.
+    pointing_photos
+        Real photos for --pointing-game.
+    """
+    if (checkpoint is None) == (model is None):
+        raise UsageError("give one of --checkpoint CKPT and --model ONNX")
+    from training.evaluation.evaluate import evaluate_folder, from_checkpoint, from_onnx
+
+    evaluation = evaluate_folder(
+        from_onnx(model) if model else from_checkpoint(checkpoint or Path()),
+        data,
+        part=part,
+        threshold=threshold,
+        family_by=family_by,
+        group_by=group_by,
+        robustness_photos=robustness_photos if robustness else 0,
+        pointing_photos=pointing_photos if pointing_game else 0,
+        seed=seed,
+    )
+    if out is not None:
+        from training.report.report import write_evaluation
+
+        write_evaluation(out, evaluation)
+    print(json.dumps(evaluation.result, indent=2))
+    return 0
+
+
+def calibrate(
+    *,
+    run: Path,
+    data: LabelledPhotos,
+    part: Part = "all",
+    calibration: CalibrationMethod = "isotonic",
+    target_fpr: Annotated[float | None, Parameter(validator=Number(gt=0, lt=0.5))] = None,
+    seed: Seed = 0,
+) -> int:
+    """Fit the calibration of a finished run again, and with --target-fpr its threshold; the weights stay as they are.
+
+    Photos that the run was trained or tuned on, or is reported on, are left out.
+    `unmask recalibrate ARTIFACTS --run RUN` then takes the result into artifacts that were exported before.
+
+    Parameters
+    ----------
+    run
+        Folder that `unmask train` wrote.
+    part
+        Part of a folder that is divided into Train and Validation.
+    calibration
+        How raw scores become probabilities.
+    target_fpr
+        Choose the threshold that flags at most this share of the real photos.
+    """
+    from training.fit.recalibrate import recalibrate
+    from training.report.report import summary
+
+    metrics = recalibrate(run, data, method=calibration, target_fpr=target_fpr, part=part, seed=seed)
+    print(metrics["calibration"]["note"])
+    print(summary(metrics, run))
+    return 0

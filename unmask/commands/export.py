@@ -1,0 +1,119 @@
+"""`unmask export`, `verify` and `recalibrate`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from unmask.parameters import AsJson, Fraction, Switch
+
+Precision = Literal["fp32", "int8", "fp16"]
+Artifacts = Annotated[Path, Parameter(help="Folder that `unmask export` wrote.")]
+
+
+def export(
+    *,
+    run: Path,
+    out: Path,
+    checkpoint: Literal["best", "final"] = "best",
+    name: str = "detector",
+    version: str = "1.0",
+    threshold: Fraction | None = None,
+    opset: int = 18,
+    photos: Path | None = None,
+    precision: Annotated[tuple[Precision, ...], Parameter(consume_multiple=True)] = ("fp32",),
+    data: Path | None = None,
+    allow_faulty: Switch = False,
+    json_: AsJson = False,
+) -> int:
+    """Write model.onnx, manifest.json and two TorchServe archives from a training run, proven equal to it.
+
+    Parameters
+    ----------
+    run
+        Folder that `unmask train` wrote.
+    out
+        Folder to write; it is made when it is not there.
+    checkpoint
+        Which checkpoint; final is exported without calibration, since the curve was fitted to best.
+    name
+        Model name that TorchServe registers.
+    version
+        Model version.
+    threshold
+        Calibrated probability from which on a photo is Fake (the run's, or 0.5).
+    opset
+        ONNX operator set.
+    photos
+        Photos for the parity check (the run's, or drawn pictures).
+    precision
+        Models to write: float32 always, and beside it int8 for CPUs with VNNI or fp16 for GPUs.
+    data
+        Labelled photos to choose and evaluate int8 and fp16 on (the run's).
+    allow_faulty
+        Export a run with injected faults all the same.
+    """
+    from export.artifacts import export_run
+
+    manifest = export_run(
+        run,
+        out,
+        checkpoint=checkpoint,
+        name=name,
+        version=version,
+        threshold=threshold,
+        opset=opset,
+        photos=photos,
+        precisions=precision,
+        data=data,
+        allow_faulty=allow_faulty,
+    )
+    written = {"out": str(out), "files": manifest.files, "parity": manifest.parity}
+    print(json.dumps(written | ({"precision": manifest.precision} if manifest.precision else {}), indent=2))
+    return 0
+
+
+def verify(artifacts: Artifacts, /, *, photos: Path | None = None, json_: AsJson = False) -> int:
+    """Check the hashes of artifacts and of what their archives hold, and that ONNX and TorchScript agree.
+
+    Parameters
+    ----------
+    photos
+        Photos to compare on (drawn pictures).
+    """
+    from export.verify import verify_artifacts
+
+    report = verify_artifacts(artifacts, photos)
+    print(json.dumps(report, indent=2))
+    return 0 if report["ok"] else 1
+
+
+def recalibrate(
+    artifacts: Artifacts,
+    /,
+    *,
+    run: Path,
+    threshold: Fraction | None = None,
+    photos: Path | None = None,
+    json_: AsJson = False,
+) -> int:
+    """Give artifacts the calibration curve and the threshold that their run has now; no weight changes.
+
+    Parameters
+    ----------
+    run
+        The run that they were exported from.
+    threshold
+        Calibrated probability from which on a photo is Fake (the run's).
+    photos
+        Photos for the parity check (the run's, or drawn pictures).
+    """
+    from export.recalibrate import recalibrate_artifacts
+
+    manifest = recalibrate_artifacts(artifacts, run, threshold=threshold, photos=photos)
+    changed = {"calibration": manifest.calibration_method, "threshold": manifest.threshold}
+    print(json.dumps({"out": str(artifacts), **changed, "files": manifest.files, "parity": manifest.parity}, indent=2))
+    return 0

@@ -1,0 +1,60 @@
+"""`unmask score`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from unmask.parameters import Count, Switch
+
+
+def score(
+    *paths: Annotated[Path, Parameter(help="Photos, or folders that are searched for photos.")],
+    model: Path,
+    format: Literal["jsonl", "csv"] = "jsonl",
+    out: Path | None = None,
+    no_calib: Annotated[Switch, Parameter(alias="--raw")] = False,
+    device: str = "cpu",
+    threads: Annotated[int, Parameter(validator=Number(gte=0))] = 0,
+    batch: Count = 16,
+    quiet: Switch = False,
+) -> int:
+    """Score files and folders with model.onnx, without a server.
+
+    Exits with 0 when every photo has a verdict and with 1 when one has not.
+
+    Parameters
+    ----------
+    model
+        A model.onnx, with its manifest.json beside it.
+    format
+        Format of the results.
+    out
+        File to write to instead of standard output.
+    no_calib
+        Decide on the raw probability.
+    device
+        cpu, cuda or cuda:N.
+    threads
+        Threads of ONNX Runtime; 0 takes all CPUs that it may use.
+    batch
+        Photos that are scored at once.
+    quiet
+        Show no progress bar.
+    """
+    from detector.score import score as score_files
+
+    return score_files(
+        paths,
+        model=model,
+        out=out,
+        format=format,
+        use_calibrator=not no_calib,
+        device=device,
+        threads=threads,
+        batch=batch,
+        quiet=quiet,
+    )
