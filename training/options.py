@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, TypeVar, get_args
 
 from cyclopts import Group, Parameter, Token
 
@@ -49,7 +49,14 @@ _NUMBERS = Parameter(converter=_numbers, n_tokens=1)
 _MODEL, _PHOTOS, _SCHEDULE = _group("The model", 2), _group("The photos", 3), _group("The schedule", 4)
 _CALIBRATION, _MACHINE = _group("Calibration", 5), _group("The machine", 6)
 _FAULTS = _group("Faults, injected on purpose (see `unmask faults`)", 7)
-_OF_THE_MODEL: Any = None  # unless given, what suits the architecture (`training.presets`)
+# An option that is the architecture's own unless given (`training.presets`): None stands for it on the command line, and
+# `FitOptions` puts the value in its place, so that nobody else sees None.
+T = TypeVar("T")
+if TYPE_CHECKING:
+    OfTheModel = Annotated[T, "filled in by FitOptions"]
+else:
+    OfTheModel = Optional
+_UNTIL_FILLED: Any = None
 
 
 @Parameter(name="*")
@@ -73,13 +80,13 @@ class FitOptions:
     """Finished runs that an ensemble averages: --members RUN RUN …"""
     mirror: Annotated[bool, _MODEL, _SWITCH] = False
     """Let an ensemble also score the mirror image of each photo: twice the work, a little better."""
-    size: Annotated[int, _MODEL, Parameter(name=("--size", "--img_size"))] = _OF_THE_MODEL
+    size: Annotated[OfTheModel[int], _MODEL, Parameter(name=("--size", "--img_size"))] = _UNTIL_FILLED
     """Height and width in pixels that the model sees (the architecture's own, else 128)."""
-    hidden: Annotated[tuple[int, ...], _MODEL, _NUMBERS] = _OF_THE_MODEL
+    hidden: Annotated[OfTheModel[tuple[int, ...]], _MODEL, _NUMBERS] = _UNTIL_FILLED
     """Widths of the head's hidden layers, such as 512,128; `none` for a single linear layer."""
-    dropout: Annotated[float, _MODEL] = _OF_THE_MODEL
+    dropout: Annotated[OfTheModel[float], _MODEL] = _UNTIL_FILLED
     """Dropout probability in the head."""
-    head_norm: Annotated[bool, _MODEL] = _OF_THE_MODEL
+    head_norm: Annotated[OfTheModel[bool], _MODEL] = _UNTIL_FILLED
     """Batch norm after each hidden layer of the head."""
     multiscale: Annotated[bool, _MODEL, _SWITCH] = False
     """Give the head the features of every block or resolution, not the last alone: for fine cues."""

@@ -68,7 +68,20 @@ def fit(*arguments: Any) -> int:
     """`unmask train` in this process; its exit code."""
     from unmask.__main__ import main
 
-    return main(["train", *map(str, arguments)])
+    return main(["train", *last_of_each(*arguments)])
+
+
+def last_of_each(*arguments: Any) -> list[str]:
+    """Command-line arguments with the last of each option that is there twice, such as one of `TINY`'s and a test's own."""
+    options: dict[str, list[str]] = {}
+    for argument in map(str, arguments):
+        if argument.startswith("--"):
+            name = {"--img_size": "--size", "--batch_size": "--batch-size"}.get(argument, argument)
+            options.pop(name, None)
+            options[name] = [argument]
+        else:
+            list(options.values())[-1].append(argument)
+    return [word for words in options.values() for word in words]
 
 
 @pytest.fixture(scope="package")

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.training.conftest import TINY
+from tests.training.conftest import TINY, last_of_each
 
 
 def _faults(*arguments: object) -> int:
     from unmask.__main__ import main
 
-    return main(["faults", *map(str, arguments)])
+    return main(["faults", *last_of_each(*arguments)])
 
 
 @pytest.fixture(scope="module")
