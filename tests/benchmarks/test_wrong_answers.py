@@ -14,10 +14,10 @@ from typing import ClassVar
 
 import pytest
 
-from benchmarks.__main__ import main
 from benchmarks.errors import LoadFailed
 from benchmarks.load import Samples, Target, run_load
 from detector import ModelIdentity, Verdict
+from unmask.__main__ import main
 
 # The last geventhttpclient for Python 3.10 sends a request again when its connection breaks: a fifth of what is wrong here is
 # never seen by Locust, and of what it sees one in six is wrong.
@@ -90,7 +90,7 @@ def test_wrong_answers_are_counted_one_by_one_with_their_reasons(
     url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ["--protocol", "rest", "--users", "1", "--duration", "2", "--warm-up", "1", "--photo-count", "3"]
-    assert main(["run", "--target", url, "--target-metrics", url, *options, "--out", str(tmp_path)]) == 1
+    assert main(["bench", "run", "--target", url, "--target-metrics", url, *options, "--out", str(tmp_path)]) == 1
     assert "not every request" in capsys.readouterr().err
     run = json.loads((tmp_path / "report.json").read_text())["runs"][0]
     reasons = run["failure_reasons"]
