@@ -25,7 +25,7 @@ from export.noise import SAFETY, Noise, measure_noise
 from export.onnx_model import opset_of, save_model, scores_to_onnx, with_curve
 from export.precision import Photos, read_photos, reduce_precision
 from export.run_folder import Run, read_run
-from export.runners import Pixels, checkpoint_road, onnx_road, torchscript_road
+from export.runners import Pixels, checkpoint_runner, onnx_runner, torchscript_runner
 from export.torchscript import save_torchscript
 
 ONNX, TORCHSCRIPT = "model.onnx", "model.pt"
@@ -63,7 +63,7 @@ def export_run(
     `data`; None takes those that the run was trained on.
     allow_faulty: export a run that faults were injected into all the same; its manifest says so.
     What `out` held stays as it was until everything new is proven.
-    Raises `ParityError` when the roads disagree, `PrecisionError` when fewer bits change the answers, `FileError` for what
+    Raises `ParityError` when the runtimes disagree, `PrecisionError` when fewer bits change the answers, `FileError` for what
     can't be read, `UsageError` for a bad argument.
     """
     for what, value in (("name", name), ("version", version)):
@@ -121,18 +121,17 @@ def _build(source: Run, plan: Manifest, images: Pixels, work: Path, opset: int) 
         save_model(scores, work / "scores.onnx", properties)
         steps.update()
         steps.set_description("measuring float noise")
-        eager, script = checkpoint_road(graph), torchscript_road(work / TORCHSCRIPT)
-        noise = measure_noise([eager, onnx_road(work / "scores.onnx"), script], images)
+        eager, script = checkpoint_runner(graph), torchscript_runner(work / TORCHSCRIPT)
+        noise = measure_noise([eager, onnx_runner(work / "scores.onnx"), script], images)
         steps.update()
         steps.set_description("fusing the curve")
         curve = source.curve.with_max_slope(noise.max_slope)
         save_model(with_curve(scores, curve, opset), work / ONNX, properties)
         steps.update()
         steps.set_description("proving parity")
-        report = parity.compare_roads([eager, onnx_road(work / ONNX), script], images, curve)
-        report |= {"curve": parity.compare_curve(work / ONNX, curve, images)}
-        parity.require(report)
-        report |= plan.parity | _noise_report(noise, source.curve, curve)
+        found = parity.measure_parity([eager, onnx_runner(work / ONNX), script], images, curve, [work / ONNX])
+        found.require()
+        report = found.to_dict() | plan.parity | _noise_report(noise, source.curve, curve)
         steps.update()
     return replace(plan, curve=curve, parity=report), scores
 
@@ -145,7 +144,7 @@ def _add(
     path = work / REDUCED[precision]
     properties = {entry.key: entry.value for entry in scores.metadata_props}
     save_model(with_curve(model, manifest.curve, opset_of(model)), path, properties | {"precision": precision})
-    report |= parity.compare_reduced(onnx_road(path), path, images, manifest.curve) | {"bytes": path.stat().st_size}
+    report |= parity.compare_reduced(onnx_runner(path), path, images, manifest.curve) | {"bytes": path.stat().st_size}
     return replace(manifest, precision=manifest.precision | {precision: report})
 
 

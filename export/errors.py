@@ -6,7 +6,7 @@ from detector.errors import UnmaskError
 
 
 class ParityError(UnmaskError):
-    """Two roads that must give one answer do not; nothing is written."""
+    """Two runtimes that must give one answer do not; nothing is written."""
 
     code = "parity"
     status = 500

@@ -1,4 +1,4 @@
-"""Float noise: how far one photo's raw probability moves with its batch, the threads and the road it takes."""
+"""Float noise: how far one photo's raw probability moves with its batch, the threads and the runtime."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
+from detector.tolerance import PROBABILITY
 from export.errors import ParityError
-from export.runners import Floats, Pixels, Road, thread_counts
+from export.runners import Floats, Pixels, Runner, thread_counts
 
-ONE_ANSWER = 1e-3  # calibrated probabilities of one photo may differ by this much, whatever it travels with
 SAFETY = 4  # the photos measured are a sample, and their noise is not the largest there is
 FLOOR = 2.0**-22  # four units in the last place of a float32 just below 1: the runtimes' sigmoids alone differ by as much
 BATCHES = (1, 2, 3, 8)
@@ -39,22 +39,22 @@ class Noise:
 
     @property
     def max_slope(self) -> float:
-        """Steepest calibration curve on which that much noise stays within one answer."""
-        return ONE_ANSWER / self.bound
+        """Slope up to which a calibration curve keeps that much noise within `PROBABILITY`."""
+        return PROBABILITY.atol / self.bound
 
 
-def measure_noise(roads: Sequence[Road], images: Pixels) -> Noise:
-    """Score every image on every road: in batches of `BATCHES` on one thread, and in the largest on all threads.
+def measure_noise(runners: Sequence[Runner], images: Pixels) -> Noise:
+    """Score every image with every runner: in batches of `BATCHES` on one thread, and in the largest on all threads.
 
     Raises `ParityError` when an answer is not a number.
     """
-    ways = [(r, b, t) for r in roads for t in thread_counts() for b in BATCHES if t == 1 or b == max(BATCHES)]
+    ways = [(r, b, t) for r in runners for t in thread_counts() for b in BATCHES if t == 1 or b == max(BATCHES)]
     logits: list[Floats] = []
     raw_probs: list[Floats] = []
-    for road, batch, threads in tqdm(ways, desc="float noise", unit="way", leave=False):
-        answers = road.answers(images, batch, threads)
+    for runner, batch, threads in tqdm(ways, desc="float noise", unit="way", leave=False):
+        answers = runner.answers(images, batch, threads)
         if broken := int((~np.isfinite(answers.logit)).sum()):
-            raise ParityError(f"{road.name} gives {broken} of {len(images)} pictures a logit that is no finite number")
+            raise ParityError(f"{runner.name} gives {broken} of {len(images)} pictures a logit that is no finite number")
         logits.append(answers.logit)
         raw_probs.append(answers.raw_prob)
     return Noise(_spread(logits), _spread(raw_probs), len(ways))

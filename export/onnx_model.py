@@ -1,4 +1,4 @@
-"""The ONNX road: the scoring graph and the curve, exported apart and joined into one checked model."""
+"""ONNX: the scoring graph and the curve, exported apart and joined into one checked model."""
 
 from __future__ import annotations
 

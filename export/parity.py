@@ -3,96 +3,122 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from detector.calibration import CalibrationCurve
-from detector.scorer import open_session
+from detector.scorer import open_session, run_graph
+from detector.tolerance import CURVE, HEATMAP, LOGIT, PROBABILITY, Difference, compare
 from export.errors import ParityError
-from export.noise import ONE_ANSWER
 from export.onnx_model import extract_curve
-from export.runners import Answers, Floats, Pixels, Road
+from export.runners import Floats, Pixels, Runner
 
-LOGIT_LIMIT = 1e-4
-HEATMAP_LIMIT = 1e-4  # of the largest value in that photo's map
-CURVE_LIMIT = 1e-6
-
-
-def compare_roads(roads: Sequence[Road], images: Pixels, curve: CalibrationCurve) -> dict[str, Any]:
-    """Largest difference of each road from the first one, in batches of 1 and of 8, and of calibrated answers at all."""
-    answers = {(r.name, b): r.answers(images, b, threads=1) for r in roads for b in (1, 8)}
-    reference = answers[roads[0].name, 1]
-    report: dict[str, Any] = {"photos": len(images), "reference": roads[0].name}
-    for name, error in (("logit", _logit_error), ("raw_prob", _raw_error), ("heatmap", _heatmap_error)):
-        report[name] = {r.name: float(np.max([error(answers[r.name, b], reference) for b in (1, 8)])) for r in roads}
-    calibrated = np.stack([curve(a.raw_prob) for a in answers.values()]).astype(np.float64)
-    report["calibrated_spread"] = float(np.ptp(calibrated, axis=0).max())
-    return report
+BATCHES = (1, 8)
+_TOLERANCES = {"logit": LOGIT, "raw_prob": PROBABILITY, "heatmap": HEATMAP, "calibrated": PROBABILITY, "curve": CURVE}
 
 
-def compare_reduced(road: Road, model: Path, images: Pixels, curve: CalibrationCurve) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Parity:
+    """What was measured on `photos` pictures.
+
+    logit, raw_prob, heatmap: for each runner by name, the worst difference from the runner called `reference` in batches of 1.
+    calibrated: the worst difference between any two calibrated answers for one picture, over all runners and batch sizes.
+    curve: as `compare_curve` has it, of the worst model; None where no model was given.
+    """
+
+    photos: int
+    reference: str
+    logit: dict[str, Difference]
+    raw_prob: dict[str, Difference]
+    heatmap: dict[str, Difference]
+    calibrated: Difference
+    curve: Difference | None
+    curve_points: int
+
+    def differences(self) -> dict[str, Difference]:
+        """All of them, by what was compared: "logit, onnx" and so on."""
+        found = {
+            f"{name}, {runner}": difference
+            for name in ("logit", "raw_prob", "heatmap")
+            for runner, difference in getattr(self, name).items()
+        }
+        found["calibrated between batches and runtimes"] = self.calibrated
+        return found | ({"curve": self.curve} if self.curve is not None else {})
+
+    def require(self) -> None:
+        """Raise `ParityError` naming every difference that is over its bound."""
+        over = [f"{what}: {difference}" for what, difference in self.differences().items() if not difference.agrees]
+        if over:
+            raise ParityError("the runtimes disagree; " + "; ".join(over))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As the manifest has it: each difference with its bound, and the tolerances that the bounds come from."""
+        report: dict[str, Any] = {
+            "photos": self.photos,
+            "reference": self.reference,
+            "tolerance": {name: tolerance.to_dict() for name, tolerance in _TOLERANCES.items()},
+        }
+        for name in ("logit", "raw_prob", "heatmap"):
+            report[name] = {runner: difference.to_dict() for runner, difference in getattr(self, name).items()}
+        report["calibrated"] = self.calibrated.to_dict()
+        if self.curve is not None:
+            report["curve"] = {"points": self.curve_points, **self.curve.to_dict()}
+        return report
+
+
+def measure_parity(runners: Sequence[Runner], images: Pixels, curve: CalibrationCurve, models: Sequence[Path] = ()) -> Parity:
+    """Compare each runner with the first one on uint8[N, H, W, 3], and the curves inside the ONNX `models` with `curve`."""
+    answers = {(r.name, b): r.answers(images, b, threads=1) for r in runners for b in BATCHES}
+    reference = answers[runners[0].name, BATCHES[0]]
+
+    def worst(name: str, runner: str) -> Difference:
+        found = [compare(getattr(answers[runner, b], name), getattr(reference, name), _TOLERANCES[name]) for b in BATCHES]
+        return max(found, key=lambda difference: difference.fraction)
+
+    calibrated = np.stack([curve(a.raw_prob) for a in answers.values()])
+    curves = [compare_curve(model, curve, images) for model in models]
+    return Parity(
+        photos=len(images),
+        reference=runners[0].name,
+        **{name: {r.name: worst(name, r.name) for r in runners} for name in ("logit", "raw_prob", "heatmap")},
+        calibrated=compare(calibrated.max(axis=0), calibrated.min(axis=0), PROBABILITY),
+        curve=max(curves, key=lambda difference: difference.fraction, default=None),
+        curve_points=len(curve_points(curve)),
+    )
+
+
+def compare_reduced(runner: Runner, model: Path, images: Pixels, curve: CalibrationCurve) -> dict[str, Any]:
     """What a model of fewer bits is held to: its curve as in `compare_curve`, and one photo's answers in batches of 1 and 8.
 
-    Those may differ by more than float32's, where noise decides a rounding; the report's `calibrated_spread` says by how much.
+    Those may differ by more than float32's, where noise decides a rounding; "calibrated" in the report says by how much.
     Raises `ParityError` when the curve is not the manifest's.
     """
-    found = compare_roads([road], images, curve)
-    report = {"calibrated_spread": found["calibrated_spread"], "curve": compare_curve(model, curve, images)}
-    if not report["curve"]["error"] <= CURVE_LIMIT:
-        raise ParityError(f"{model.name}: curve: {report['curve']['error']:.3g} (at most {CURVE_LIMIT:g})")
-    return report
+    found = compare_curve(model, curve, images)
+    if not found.agrees:
+        raise ParityError(f"{model.name}: curve: {found}")
+    calibrated = measure_parity([runner], images, curve).calibrated
+    return {"calibrated": calibrated.to_dict(), "curve": {"points": len(curve_points(curve)), **found.to_dict()}}
 
 
-def compare_curve(model: Path, curve: CalibrationCurve, images: Pixels) -> dict[str, Any]:
-    """Largest difference between the curve in a written ONNX model and `curve`, for the same raw probability in.
+def compare_curve(model: Path, curve: CalibrationCurve, images: Pixels) -> Difference:
+    """The worst difference between the curve in a written ONNX model and `curve`, for the same raw probability in.
 
-    In the whole graph, for the raw probabilities of `images`; and cut out of it, at every knot and one float32 to either
-    side, at 0, 1 and NaN. There all in one batch and one by one: runtimes take another path for the rest of a vector.
+    In the whole graph, for the raw probabilities of `images`; and cut out of it, at every point of `curve_points`, once all
+    in one batch and once one by one: runtimes take another path for the rest of a vector.
     """
-    raw_prob, calibrated = open_session(model, threads=1).run(["raw_prob", "calibrated_prob"], {"images": images})
+    raw_prob, calibrated = run_graph(open_session(model, threads=1), images, ["raw_prob", "calibrated_prob"])
     alone = open_session(extract_curve(model).SerializeToString(), threads=1)
     p = curve_points(curve)
-    want = curve(p)
     together = alone.run(None, {"raw_prob": p})[0]
     singly = np.concatenate([alone.run(None, {"raw_prob": p[i : i + 1]})[0] for i in range(len(p))])
-    errors = (_nan_error(calibrated, curve(raw_prob)), _nan_error(together, want), _nan_error(singly, want))
-    return {"points": len(p), "error": max(errors)}
+    found = np.concatenate([calibrated, together, singly])
+    return compare(found, np.concatenate([curve(raw_prob), curve(p), curve(p)]), CURVE)
 
 
 def curve_points(curve: CalibrationCurve) -> Floats:
-    """Where a wrong curve shows: every knot, one unit in the last place either side, the ends, and not a number."""
+    """Where a wrong curve shows, float32[3 * knots + 3]: each knot, one unit in the last place beside it, 0, 1 and NaN."""
     sides = [np.nextafter(curve.x, np.float32(d), dtype=np.float32) for d in (-1, 2)]
     return np.concatenate([curve.x, *sides, np.array([0, 1, np.nan], np.float32)]).astype(np.float32)
-
-
-def require(report: dict[str, Any]) -> None:
-    """Raise `ParityError` naming every limit that a report of both comparisons is over."""
-    found = [(f"logit, {road}", value, LOGIT_LIMIT) for road, value in report["logit"].items()]
-    found += [(f"heatmap, {road}", value, HEATMAP_LIMIT) for road, value in report["heatmap"].items()]
-    found += [("curve", report["curve"]["error"], CURVE_LIMIT)]
-    found += [("calibrated between batches and roads", report["calibrated_spread"], ONE_ANSWER)]
-    over = [f"{what}: {value:.3g} (at most {limit:g})" for what, value, limit in found if not value <= limit]
-    if over:
-        raise ParityError("the roads disagree; " + "; ".join(over))
-
-
-def _logit_error(answers: Answers, reference: Answers) -> float:
-    return float(np.abs(answers.logit - reference.logit).max())
-
-
-def _raw_error(answers: Answers, reference: Answers) -> float:
-    return float(np.abs(answers.raw_prob - reference.raw_prob).max())
-
-
-def _heatmap_error(answers: Answers, reference: Answers) -> float:
-    scale = np.abs(reference.heatmap).max(axis=(1, 2), keepdims=True)
-    return float((np.abs(answers.heatmap - reference.heatmap) / np.maximum(scale, 1e-12)).max())
-
-
-def _nan_error(found: Floats, want: Floats) -> float:
-    """Largest difference; 1, as wrong as a probability can be, when one is NaN where the other is not."""
-    if (np.isnan(found) != np.isnan(want)).any():
-        return 1.0
-    return float(np.nanmax(np.abs(found - want)))

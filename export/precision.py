@@ -23,7 +23,7 @@ from export.half import in_half, weights_in_half
 from export.int8 import Int8
 from export.pictures import spread_evenly
 from export.runners import Pixels
-from export.search import Search, logits, speed_up, spread
+from export.search import Search, finite, logits, speed_up, spread
 from training.data.photos import CLASSES, Photo, find_photos
 
 # How far the logit may move, as a root mean square in standard deviations of the logit between photos: a tenth costs an AUC
@@ -98,10 +98,10 @@ def reduce_precision(precision: str, scores: onnx.ModelProto, photos: Photos) ->
         "layers": {"reduced": len(choice.reduced), "float32": {"accuracy": list(choice.kept_for_accuracy)}},
         "logit_error": {
             "limit": ERROR_LIMIT[precision],
-            "all_layers": _finite(choice.error_of_all),
+            "all_layers": finite(choice.error_of_all),
             "chosen_layers": choice.error,
-            "judged": _finite(spread(after, before, deviation)),
-            "bias": _finite(float((after - before).mean()) / max(deviation, 1e-12)),
+            "judged": finite(spread(after, before, deviation)),
+            "bias": finite(float((after - before).mean()) / max(deviation, 1e-12)),
         },
         "photos": {
             "ranges": len(photos.ranges),
@@ -125,11 +125,6 @@ def reduce_precision(precision: str, scores: onnx.ModelProto, photos: Photos) ->
         times = {f"batch_{n}": round(speed_up(scores, model, photos.judged[:n]), 2) for n in (1, 8)}
         report["times_as_fast"] = {**times, "vnni": has_vnni()}
     return model, report
-
-
-def _finite(value: float) -> float | None:
-    """JSON has no word for infinity."""
-    return value if np.isfinite(value) else None
 
 
 def _decoded(photos: Iterable[Photo], spec: ImageSpec) -> Iterator[tuple[Pixels, int]]:

@@ -27,7 +27,7 @@ from export.errors import ParityError
 from export.graph import ScoringGraph
 from export.onnx_model import opset_of, save_model, with_curve, without_curve
 from export.run_folder import Run, read_run
-from export.runners import checkpoint_road, onnx_road, torchscript_road
+from export.runners import checkpoint_runner, onnx_runner, torchscript_runner
 
 
 def recalibrate_artifacts(
@@ -60,17 +60,17 @@ def recalibrate_artifacts(
             save_model(with_curve(without_curve(model), curve, opset_of(model)), work / name, properties)
         for precision, measured in precisions.items():
             path = work / REDUCED[precision]
-            precisions[precision] = measured | parity.compare_reduced(onnx_road(path), path, images, curve)
+            precisions[precision] = measured | parity.compare_reduced(onnx_runner(path), path, images, curve)
             precisions[precision] |= {"bytes": path.stat().st_size}
         graph = ScoringGraph(source.checkpoint.build(), source.checkpoint.image_spec)
-        roads = [checkpoint_road(graph), onnx_road(work / ONNX), torchscript_road(work / TORCHSCRIPT)]
-        report = parity.compare_roads(roads, images, curve)
-        report |= {"curve": parity.compare_curve(work / ONNX, curve, images), "pictures": shown}
+        runners = [checkpoint_runner(graph), onnx_runner(work / ONNX), torchscript_runner(work / TORCHSCRIPT)]
+        found = parity.measure_parity(runners, images, curve, [work / ONNX])
         try:
-            parity.require(report)
+            found.require()
         except ParityError as error:
             raise ParityError(f"{artifacts}: not recalibrated; {error.message}") from None
-        report |= {
+        report = found.to_dict() | {
+            "pictures": shown,
             "noise": before.parity["noise"],
             "max_slope": before.parity["max_slope"] | {"before": source.curve.max_slope, "after": curve.max_slope},
             "knots": {"before": len(source.curve.x), "after": len(curve.x)},

@@ -1,4 +1,4 @@
-"""The three roads to a score - checkpoint, ONNX and TorchScript - behind one call, at any batch size and thread count."""
+"""What can run the network - PyTorch, ONNX Runtime, TorchScript - behind one call, at any batch size and thread count."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ import torch
 from numpy.typing import NDArray
 
 from detector.cpus import available_cpus
-from detector.scorer import open_session
+from detector.scorer import open_session, run_graph
 from export.graph import ScoringGraph
 from export.torchscript import load_torchscript
 
 Floats = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
+FIELDS = ("logit", "raw_prob", "heatmap")
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What one road says of a set of images: logit and raw_prob float32[N], heatmap float32[N, h, w]."""
+    """One runner's answers for N images: logit and raw_prob float32[N], heatmap float32[N, h, w]."""
 
     logit: Floats
     raw_prob: Floats
@@ -30,8 +31,8 @@ class Answers:
 
 
 @dataclass(frozen=True)
-class Road:
-    """A way to score. `open(threads)` yields a function from uint8[N, H, W, 3] to the answers for that one batch."""
+class Runner:
+    """A way to run the network. `open(threads)` gives a function from uint8[N, H, W, 3] to the answers for that batch."""
 
     name: str
     open: Callable[[int], Callable[[Pixels], Answers]]
@@ -41,30 +42,30 @@ class Road:
         with _torch_threads(threads):
             score = self.open(threads)
             parts = [score(images[i : i + batch]) for i in range(0, len(images), batch)]
-        return Answers(*(np.concatenate([getattr(p, field) for p in parts]) for field in ("logit", "raw_prob", "heatmap")))
+        return Answers(*(np.concatenate([getattr(p, field) for p in parts]) for field in FIELDS))
 
 
-def checkpoint_road(graph: ScoringGraph) -> Road:
+def checkpoint_runner(graph: ScoringGraph) -> Runner:
     """The trained network, in PyTorch."""
 
     def score(images: Pixels) -> Answers:
         with torch.no_grad():
             return Answers(*(v.numpy() for v in graph(torch.from_numpy(images))))
 
-    return Road("checkpoint", lambda threads: score)
+    return Runner("checkpoint", lambda threads: score)
 
 
-def onnx_road(path: Path) -> Road:
+def onnx_runner(path: Path) -> Runner:
     """`model.onnx` in ONNX Runtime."""
 
     def start(threads: int) -> Callable[[Pixels], Answers]:
         session = open_session(path, threads=threads)
-        return lambda images: Answers(*session.run(["logit", "raw_prob", "heatmap"], {"images": images}))
+        return lambda images: Answers(*run_graph(session, images, FIELDS))
 
-    return Road("onnx", start)
+    return Runner("onnx", start)
 
 
-def torchscript_road(path: Path) -> Road:
+def torchscript_runner(path: Path) -> Runner:
     """`model.pt` in TorchScript, with the sigmoid that its handler applies."""
 
     def start(threads: int) -> Callable[[Pixels], Answers]:
@@ -77,7 +78,7 @@ def torchscript_road(path: Path) -> Road:
 
         return score
 
-    return Road("torchscript", start)
+    return Runner("torchscript", start)
 
 
 def thread_counts() -> list[int]:

@@ -119,6 +119,11 @@ def spread(found: Floats, expected: Floats, scale: float) -> float:
     return error / max(scale, 1e-12) if math.isfinite(error) else math.inf
 
 
+def finite(value: float) -> float | None:
+    """The value, or None for infinity and NaN, which JSON can't hold."""
+    return value if math.isfinite(value) else None
+
+
 def speed_up(model: onnx.ModelProto, other: onnx.ModelProto, photos: Pixels) -> float:
     """How many times as fast `other` is, on one thread: the median over pairs of CPU times, which other work hardly moves."""
     sessions = [open_session(m.SerializeToString(), threads=1) for m in (model, other)]

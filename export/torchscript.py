@@ -1,4 +1,4 @@
-"""The TorchScript road: the scoring graph traced and frozen, stopping at logit and heatmap."""
+"""TorchScript: the scoring graph traced and frozen, stopping at logit and heatmap."""
 
 from __future__ import annotations
 

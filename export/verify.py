@@ -9,11 +9,12 @@ from typing import Any
 
 from detector.errors import FileError, UnmaskError
 from detector.manifest import Manifest
-from export import parity, pictures
+from export import pictures
 from export.archive import extract_archive
 from export.artifacts import ARCHIVES, ONNX, REDUCED, TORCHSCRIPT, files_of, models_of
-from export.runners import onnx_road, torchscript_road
-from export.search import logits, spread
+from export.parity import Parity, measure_parity
+from export.runners import onnx_runner, torchscript_runner
+from export.search import finite, logits, spread
 
 _DECIDES = ("model", "image_spec", "labels", "threshold", "calibration")  # what a verdict depends on besides the weights
 
@@ -51,8 +52,8 @@ def verify_artifacts(artifacts: Path, photos: Path | None = None) -> dict[str, A
                 archive = ARCHIVES[model]
                 check(archive, lambda m=model, a=archive: _check_archive(artifacts / a, m, manifest, folder / m))  # type: ignore[misc]
             if all(v == "ok" for v in checks.values()):
-                report = _parity(folder, manifest, photos)
-                check("parity", lambda: parity.require(report))
+                found, report = _parity(folder, manifest, photos)
+                check("parity", found.require)
     return {"ok": all(v == "ok" for v in checks.values()), "checks": checks, "parity": report}
 
 
@@ -77,14 +78,13 @@ def _check_archive(path: Path, model: str, outer: Manifest, folder: Path) -> Non
         raise FileError(f"{path.name}: holds another {model} than the one beside it")
 
 
-def _parity(folder: Path, manifest: Manifest, photos: Path | None) -> dict[str, Any]:
+def _parity(folder: Path, manifest: Manifest, photos: Path | None) -> tuple[Parity, dict[str, Any]]:
+    """Parity of ONNX and TorchScript, and its report with what models of fewer bits give."""
     spec, onnx = manifest.image_spec, folder / ONNX / ONNX
     images = pictures.photos_in(photos, spec) if photos is not None else pictures.drawn(spec)
-    roads = [onnx_road(onnx), torchscript_road(folder / TORCHSCRIPT / TORCHSCRIPT)]
-    report = parity.compare_roads(roads, images, manifest.curve)
+    runners = [onnx_runner(onnx), torchscript_runner(folder / TORCHSCRIPT / TORCHSCRIPT)]
     reduced = {precision: folder / name / name for precision, name in REDUCED.items() if precision in manifest.precision}
-    curves = [parity.compare_curve(path, manifest.curve, images) for path in (onnx, *reduced.values())]
-    report["curve"] = max(curves, key=lambda curve: float(curve["error"]))
+    found = measure_parity(runners, images, manifest.curve, [onnx, *reduced.values()])
     expected = logits(onnx, images)
-    report["precision"] = {p: spread(logits(path, images), expected, float(expected.std())) for p, path in reduced.items()}
-    return report
+    errors = {p: finite(spread(logits(path, images), expected, float(expected.std()))) for p, path in reduced.items()}
+    return found, found.to_dict() | {"precision": errors}
