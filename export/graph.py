@@ -43,6 +43,9 @@ def _baked(net: DetectorNet) -> DetectorNet:
     net = copy.deepcopy(net)
     for module in net.modules():
         if parametrize.is_parametrized(module):
+            # Removal deletes the attribute from the module's class, which a copy shares with the original (torch 2.15).
+            kind = type(module)
+            module.__class__ = type(kind.__name__, kind.__bases__, dict(kind.__dict__))
             for name in list(module.parametrizations):  # type: ignore[arg-type]
                 parametrize.remove_parametrizations(module, name)
     return net

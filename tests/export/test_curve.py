@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detector import CalibrationCurve, Manifest
+from detector.scorer import open_session
+from detector.tolerance import CURVE, disagreement
 from export.curve import Curve
 from export.onnx_model import curve_to_onnx, extract_curve
 from export.parity import compare_curve, curve_points
@@ -30,22 +31,22 @@ CURVES = {
 @given(steep_curves(), st.lists(st.floats(0, 1, width=32), min_size=1, max_size=20))
 def test_torch_gives_what_numpy_gives(curve, raw):
     p = np.concatenate([np.array(raw, np.float32), curve_points(curve)])
-    assert Curve(curve)(torch.from_numpy(p)).numpy() == pytest.approx(curve(p), abs=1e-6, nan_ok=True)
+    assert not disagreement(Curve(curve)(torch.from_numpy(p)), curve(p), CURVE)
 
 
 @pytest.mark.parametrize("name", CURVES)
 def test_onnx_gives_what_numpy_gives_at_every_knot_beside_it_and_at_the_ends(name):
     curve = CURVES[name]
-    session = onnxruntime.InferenceSession(curve_to_onnx(curve, 18).SerializeToString())
+    session = open_session(curve_to_onnx(curve, 18).SerializeToString())
     p = curve_points(curve)
     found = session.run(None, {"raw_prob": p})[0]
-    assert found == pytest.approx(curve(p), abs=1e-6, nan_ok=True)
+    assert not disagreement(found, curve(p), CURVE)
     assert np.isnan(found).sum() == np.isnan(p).sum() == 1
 
 
 def test_nan_stays_nan_wherever_it_is_in_a_vector(artifacts):
     """Vectorised clips may drop a NaN in full lanes and keep it in the rest."""
-    session = onnxruntime.InferenceSession(extract_curve(artifacts / "model.onnx").SerializeToString())
+    session = open_session(extract_curve(artifacts / "model.onnx").SerializeToString())
     for n, at in [(size, place) for size in (1, 3, 8, 17) for place in range(size)]:
         p = np.full(n, 0.5, np.float32)
         p[at] = np.nan
@@ -58,5 +59,5 @@ def test_the_comparison_tells_the_shipped_curve_from_one_knot_off(artifacts):
     y = shipped.y.copy()
     top = int(np.argmax(np.diff(y))) + 1
     y[top] = (y[top - 1] + 3 * y[top]) / 4
-    assert compare_curve(artifacts / "model.onnx", shipped, images)["error"] <= 1e-6
-    assert compare_curve(artifacts / "model.onnx", CalibrationCurve(shipped.x, y), images)["error"] > 1e-4
+    assert compare_curve(artifacts / "model.onnx", shipped, images).agrees
+    assert compare_curve(artifacts / "model.onnx", CalibrationCurve(shipped.x, y), images).difference > 1e-4

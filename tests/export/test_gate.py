@@ -2,39 +2,80 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from detector import CalibrationCurve, Manifest, decode_image
+from detector.scorer import Scorer
+from detector.tolerance import CURVE, compare
 from export import ParityError, export_run
+from export.graph import ScoringGraph
 from export.noise import Noise, measure_noise
-from export.parity import compare_roads, require
-from export.runners import Answers, Road
+from export.onnx_model import save_model, scores_to_onnx
+from export.parity import measure_parity
+from export.pictures import drawn
+from export.runners import Answers, Runner, checkpoint_runner, onnx_runner
 from tests.conftest import write_json
 from training.models.checkpoint import load_checkpoint, save_checkpoint
 from unmask.__main__ import main
 
 
-@pytest.fixture(scope="module")
-def noisy_run(squeezenet_run, tmp_path_factory):
-    """A network whose logits are so large that float32 can't tell them to 1e-4."""
-    folder = tmp_path_factory.mktemp("noisy")
-    checkpoint = load_checkpoint(squeezenet_run / "best_model.pth")
-    last = [k for k in checkpoint.weights if k.startswith("head.")][-2:]
-    weights = {k: v * 1000 if k in last else v for k, v in checkpoint.weights.items()}
-    save_checkpoint(folder / "best_model.pth", replace(checkpoint, weights=weights))
+def scaled(run: Path, folder: Path, gain: float, shift: float = 0.0) -> Path:
+    """The run's network with `gain * (logit - shift)` for a logit, and no curve."""
+    checkpoint = load_checkpoint(run / "best_model.pth")
+    weight, bias = [k for k in checkpoint.weights if k.startswith("head.")][-2:]
+    last = {weight: checkpoint.weights[weight] * gain, bias: (checkpoint.weights[bias] - shift) * gain}
+    save_checkpoint(folder / "best_model.pth", replace(checkpoint, weights=checkpoint.weights | last))
     return folder
 
 
-def test_a_run_whose_roads_disagree_fails_and_leaves_what_was_there(noisy_run, tmp_path, capsys):
-    out = tmp_path / "artifacts"
-    out.mkdir()
+def test_a_network_with_logits_of_160_goes_out(squeezenet_run, photo_files, tmp_path, capsys):
+    """Their float32 noise is above any small number, and as small beside them as that of other logits."""
+    run, out = scaled(squeezenet_run, tmp_path, 80), tmp_path / "artifacts"
+    assert main(["export", "--run", str(run), "--out", str(out), "--photos", str(photo_files[0].parent)]) == 0
+    spec = Manifest.load(out / "manifest.json").image_spec
+    images = np.stack([decode_image(p.read_bytes(), spec) for p in photo_files])
+    assert np.abs(Scorer(out / "model.onnx").scores(images)[0]).max() > 160
+
+
+def test_a_swapped_layer_is_found_also_where_logits_are_large(squeezenet_run, tmp_path):
+    checkpoint = load_checkpoint(scaled(squeezenet_run, tmp_path, 80) / "best_model.pth")
+    spec, path = checkpoint.image_spec, tmp_path / "model.onnx"
+    graph, images = ScoringGraph(checkpoint.build(), spec), drawn(spec)
+    model = scores_to_onnx(graph, spec, 18)
+    save_model(model, path, {})
+    measure_parity([checkpoint_runner(graph), onnx_runner(path)], images, CalibrationCurve.identity()).require()
+    kernels = [t for t in model.graph.initializer if len(t.dims) == 4]
+    one, other = next((a, b) for a, b in combinations(kernels, 2) if a.dims == b.dims)
+    one.raw_data, other.raw_data = other.raw_data, one.raw_data
+    save_model(model, path, {})
+    with pytest.raises(ParityError, match="logit, onnx: "):
+        measure_parity([checkpoint_runner(graph), onnx_runner(path)], images, CalibrationCurve.identity()).require()
+
+
+def test_a_run_whose_runtimes_disagree_fails_and_leaves_what_was_there(squeezenet_run, photo_files, tmp_path, capsys):
+    """Of one photo the logit is what is left of a million times larger terms: rounding alone."""
+    checkpoint = load_checkpoint(squeezenet_run / "best_model.pth")
+    pixels = decode_image(photo_files[0].read_bytes(), checkpoint.image_spec)[None]
+    [answer] = checkpoint_runner(ScoringGraph(checkpoint.build(), checkpoint.image_spec)).answers(pixels, 1, 1).logit
+    copies, run, place = tmp_path / "copies", tmp_path / "run", tmp_path / "place"
+    for folder in (copies, run, place / "artifacts"):
+        folder.mkdir(parents=True)
+    for i in range(32):
+        shutil.copy(photo_files[0], copies / f"{i}.jpg")
+    scaled(squeezenet_run, run, 1e6, float(answer))
+    out = place / "artifacts"
     (out / "manifest.json").write_text("what was here before")
-    assert main(["export", "--run", str(noisy_run), "--out", str(out)]) == 1
+    assert main(["export", "--run", str(run), "--out", str(out), "--photos", str(copies)]) == 1
     assert "logit, onnx: " in capsys.readouterr().err
-    assert [p.name for p in tmp_path.iterdir()] == ["artifacts"]
+    assert [p.name for p in place.iterdir()] == ["artifacts"]
     assert (out / "manifest.json").read_text() == "what was here before"
 
 
@@ -47,14 +88,14 @@ def test_weights_that_are_no_numbers_are_refused(squeezenet_run, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def road(name: str, offset: float = 0.0, per_image: float = 0.0, heat: float = 1.0) -> Road:
-    """A road that answers the mean brightness, off by `offset`, and by `per_image` for each image it travels with."""
+def runner(name: str, offset: float = 0.0, per_image: float = 0.0, heat: float = 1.0) -> Runner:
+    """A runner that answers the mean brightness, off by `offset`, and by `per_image` for each image it travels with."""
 
     def score(images: np.ndarray) -> Answers:
         logit = (images.mean(axis=(1, 2, 3)) / 255 + offset + per_image * len(images)).astype(np.float32)
         return Answers(logit, 1 / (1 + np.exp(-logit)), heat * np.ones((len(images), 2, 2), np.float32))
 
-    return Road(name, lambda threads: score)
+    return Runner(name, lambda threads: score)
 
 
 @pytest.fixture(scope="module")
@@ -65,35 +106,32 @@ def pixels() -> np.ndarray:
 @pytest.mark.parametrize(
     ("other", "named"),
     [
-        (road("onnx"), None),
-        (road("onnx", offset=5e-5), None),
-        (road("onnx", offset=2e-4), "logit, onnx"),
-        (road("onnx", per_image=5e-5), "logit, onnx"),
-        (road("onnx", heat=1.001), "heatmap, onnx"),
-        (road("onnx", offset=float("nan")), "logit, onnx"),
+        (runner("onnx"), None),
+        (runner("onnx", offset=5e-5), None),
+        (runner("onnx", offset=3e-4), "logit, onnx"),
+        (runner("onnx", per_image=7e-5), "logit, onnx"),
+        (runner("onnx", heat=1.001), "heatmap, onnx"),
+        (runner("onnx", offset=float("nan")), "logit, onnx"),
     ],
 )
 def test_the_gate_names_what_is_over_its_limit(other, named, pixels):
-    from detector import CalibrationCurve
-
-    report = compare_roads([road("checkpoint"), other], pixels, CalibrationCurve.identity()) | {"curve": {"error": 0.0}}
+    parity = measure_parity([runner("checkpoint"), other], pixels, CalibrationCurve.identity())
     if named is None:
-        require(report)
+        parity.require()
     else:
         with pytest.raises(ParityError, match=named):
-            require(report)
+            parity.require()
+        json.dumps(parity.to_dict(), allow_nan=False)
 
 
 def test_a_curve_off_by_more_than_a_millionth_is_refused(pixels):
-    from detector import CalibrationCurve
-
-    report = compare_roads([road("checkpoint")], pixels, CalibrationCurve.identity())
-    with pytest.raises(ParityError, match="curve: 2e-06"):
-        require(report | {"curve": {"error": 2e-6}})
+    parity = measure_parity([runner("checkpoint")], pixels, CalibrationCurve.identity())
+    with pytest.raises(ParityError, match=r"curve: .*, 2e-06 apart \(at most 1e-06\)"):
+        replace(parity, curve=compare([0.5 + 2e-6], [0.5], CURVE)).require()
 
 
 def test_noise_between_batches_is_measured_and_bounds_the_slope(pixels):
-    noise = measure_noise([road("a"), road("b", per_image=1e-6)], pixels)
+    noise = measure_noise([runner("a"), runner("b", per_image=1e-6)], pixels)
     assert noise.logit == pytest.approx(8e-6, rel=0.05)
     assert noise.bound >= 4 * noise.raw_prob
     assert noise.max_slope * noise.bound == pytest.approx(1e-3)

@@ -13,6 +13,7 @@ import pytest
 
 from detector import Manifest, decode_image
 from detector.scorer import Scorer
+from detector.tolerance import CURVE, disagreement
 from export.archive import extract_archive
 from tests.conftest import write_json
 from training.models.checkpoint import load_checkpoint, save_checkpoint
@@ -62,7 +63,7 @@ def test_scores_keep_their_raw_probability_and_take_the_new_curve_and_threshold(
     images = np.stack([decode_image(p, old.manifest.image_spec) for p in photos])
     (_, raw, before), (_, same, after) = old.scores(images), new.scores(images)
     np.testing.assert_array_equal(raw, same)
-    np.testing.assert_allclose(after, np.interp(raw, [0, 0.5, 1], [0.1, 0.2, 0.95]), atol=1e-6)
+    assert not disagreement(after, np.interp(raw, [0, 0.5, 1], [0.1, 0.2, 0.95]), CURVE)
     assert np.abs(after - before).max() > 0.1
     assert {new.score(p).prediction for p in photos} == {"Real", "Fake"}
     assert all((v.prediction == "Fake") == (v.calibrated >= 0.3) for v in (new.score(p) for p in photos))
@@ -77,7 +78,7 @@ def test_manifests_hashes_and_archives_hold_together(recalibrated, capsys, tmp_p
         assert (inner.threshold, inner.calibration_method) == (0.3, "platt")
         assert inner.curve.to_dict() == outer.curve.to_dict()
     assert outer.training["threshold_choice"]["target_fpr"] == 0.05
-    assert outer.parity["curve"]["error"] <= 1e-6
+    assert outer.parity["curve"]["fraction"] <= 1
     assert [p.name for p in recalibrated.parent.iterdir()] == ["artifacts"]
 
 
@@ -93,7 +94,7 @@ def other_weights(run: Path) -> str:
     save_checkpoint(
         run / "best_model.pth", replace(checkpoint, weights=checkpoint.weights | {last: checkpoint.weights[last] + 0.01})
     )
-    return "the roads disagree"
+    return "the runtimes disagree"
 
 
 def other_photos(run: Path) -> str:

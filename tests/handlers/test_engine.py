@@ -11,6 +11,7 @@ import pytest
 
 from detector import FileError, decode_image
 from detector.scorer import Scorer
+from detector.tolerance import HEATMAP, LOGIT, PROBABILITY, disagreement
 from handlers.engine import OnnxEngine, TorchScriptEngine, load_engine
 
 
@@ -28,9 +29,9 @@ def test_both_engines_give_the_local_scorers_scores(images, artifacts, onnx_engi
     logit, raw_prob, calibrated_prob = Scorer(artifacts / "model.onnx", threads=1).scores(images)
     for engine in (onnx_engine, torchscript_engine):
         scores = engine.run(images)
-        np.testing.assert_allclose(scores.logit, logit, atol=1e-4)
-        np.testing.assert_allclose(scores.raw_prob, raw_prob, atol=1e-5)
-        np.testing.assert_allclose(scores.calibrated_prob, calibrated_prob, atol=1e-3)
+        assert not disagreement(scores.logit, logit, LOGIT)
+        assert not disagreement(scores.raw_prob, raw_prob, PROBABILITY)
+        assert not disagreement(scores.calibrated_prob, calibrated_prob, PROBABILITY)
         assert all(s.dtype == np.float32 and s.shape == (len(images),) for s in scores[:3])
 
 
@@ -41,7 +42,7 @@ def test_the_heatmap_comes_only_when_asked_for(images, onnx_engine, torchscript_
         maps.append(engine.run(images[:2], heatmap=True).heatmap)
     assert maps[0].ndim == 3
     assert maps[0].shape[0] == 2
-    np.testing.assert_allclose(maps[0], maps[1], atol=1e-3)
+    assert not disagreement(maps[0], maps[1], HEATMAP)
 
 
 @pytest.mark.parametrize("kind", ["onnx", "torchscript"])

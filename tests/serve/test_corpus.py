@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from detector.scorer import Scorer
+from detector.tolerance import PROBABILITY, disagreement
 from tests import mutated
 from tests.serve.running import PATIENCE, ROOT, RunningServer
 
@@ -88,7 +89,7 @@ def test_a_server_answers_every_one_as_it_is_and_its_workers_live(server: Runnin
         code, verdict = expected[n]
         if verdict:
             right = answer["ok"] and answer["prediction"] == verdict.prediction
-            right = right and answer["calibrated"] == pytest.approx(verdict.calibrated, abs=1e-3)
+            right = right and not disagreement(answer["calibrated"], verdict.calibrated, PROBABILITY)
         else:
             right = answer.get("error", {}).get("code") == code and answer["status"] == STATUS[code]
         if not right:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from detector import Manifest, decode_image
 from detector.scorer import Scorer
+from detector.tolerance import HEATMAP_IN_JSON, LOGIT, disagreement
 from serve import grpc_stubs
 
 VALID = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -41,7 +42,7 @@ def sent(base, path, content, **headers) -> httpx.Response:
 def assert_explains(body, heat, size=128):
     assert body["ok"], body
     explained = body["explanation"]
-    np.testing.assert_allclose(explained["heatmap"], heat, atol=2e-3 * np.abs(heat).max())
+    assert not disagreement(explained["heatmap"], heat, HEATMAP_IN_JSON)
     assert explained["range"] == [np.min(explained["heatmap"]), np.max(explained["heatmap"])]
     picture = Image.open(BytesIO(b64decode(explained["overlay_png"], validate=True)))
     picture.load()
@@ -90,7 +91,7 @@ def test_predictions_and_explanations_share_batches_and_each_gets_what_it_asked_
         if n % 16 == 0:
             assert (response.status_code, body["error"]["code"]) == (415, "unsupported_format")
             continue
-        assert body["logit"] == pytest.approx(plain[n % 8]["logit"], abs=1e-4)
+        assert not disagreement(body["logit"], plain[n % 8]["logit"], LOGIT)
         if n % 3 == 0:
             assert_explains(body, truth[n % 8])
         else:
@@ -112,7 +113,7 @@ def test_as_tensors_the_heatmap_is_one_too(base, photos, truth):
     body = sent(base, "/v2/models/detector/explain", json.dumps({"inputs": [tensor]}).encode()).json()
     outputs = {output["name"]: output for output in body["outputs"]}
     heat = np.reshape(outputs["heatmap"]["data"], outputs["heatmap"]["shape"])
-    np.testing.assert_allclose(heat, truth[:2], atol=2e-3 * np.abs(truth[:2]).max())
+    assert not disagreement(heat, truth[:2], HEATMAP_IN_JSON)
     assert all(Image.open(BytesIO(b64decode(png))).size == (128, 128) for png in outputs["overlay_png"]["data"])
 
 

@@ -11,6 +11,7 @@ import httpx
 import numpy as np
 import pytest
 
+from detector.tolerance import LOGIT, PROBABILITY, TOLERANCES, disagreement
 from serve import grpc_stubs
 from serve.render import Layout, render
 from serve.settings import Settings
@@ -82,8 +83,9 @@ def plain(server, photos):
 
 
 def assert_rows(found, plain):
-    for name in ("prediction", *NUMBERS):
-        assert found[name] == pytest.approx([p[name] for p in plain], abs=1e-3)
+    assert list(found["prediction"]) == [p["prediction"] for p in plain]
+    for name in NUMBERS:
+        assert not disagreement(found[name], [p[name] for p in plain], TOLERANCES[name])
     assert found["status"] == [200] * len(plain)
     assert not any(found["error_code"] + found["error_message"])
 
@@ -98,7 +100,7 @@ def test_v1_instances_are_answered_in_order_wherever_they_are_sent_and_whatever_
     predictions = response.json()["predictions"]
     for found, before in zip(predictions, plain, strict=True):
         assert found["prediction"] == before["prediction"]
-        assert found["logit"] == pytest.approx(before["logit"], abs=1e-4)
+        assert not disagreement(found["logit"], before["logit"], LOGIT)
         assert found["request_id"] == response.headers["x-request-id"]
 
 
@@ -126,7 +128,7 @@ def test_v2_over_grpc_gives_the_same_tensors_while_other_requests_share_the_batc
         if n % 3 == 0:
             assert_rows(answer, plain[:3])
         else:
-            assert answer["logit"] == pytest.approx(plain[n % 6]["logit"], abs=1e-4)
+            assert not disagreement(answer["logit"], plain[n % 6]["logit"], LOGIT)
     response = infer(photos[0], call_id="its own")
     assert (response.id, response.model_name, response.model_version) == ("its own", "detector", "1.0")
     assert infer(photos[0], call_id="").id
@@ -141,7 +143,7 @@ def test_several_photos_come_as_numbered_fields_and_grpc_inputs_too(server, base
         called = json.loads(services.InferenceAPIsServiceStub(channel).Predictions(request, timeout=60).prediction)
     for body in (form, called):
         first, second, third = body["predictions"]
-        assert [first["logit"], second["logit"]] == pytest.approx([p["logit"] for p in plain[:2]], abs=1e-4)
+        assert not disagreement([first["logit"], second["logit"]], [p["logit"] for p in plain[:2]], LOGIT)
         assert (third["ok"], third["error"]["code"], third["status"]) == (False, "unsupported_format", 415)
 
 
@@ -150,7 +152,7 @@ def test_json_is_json_over_plain_grpc_too(server, photos, plain):
     with grpc.insecure_channel(server.record.grpc_target) as channel:
         request = messages.PredictionsRequest(model_name="detector", input={"data": json.dumps(v1(*photos[:2])).encode()})
         body = json.loads(services.InferenceAPIsServiceStub(channel).Predictions(request, timeout=60).prediction)
-    assert [p["logit"] for p in body["predictions"]] == pytest.approx([p["logit"] for p in plain[:2]], abs=1e-4)
+    assert not disagreement([p["logit"] for p in body["predictions"]], [p["logit"] for p in plain[:2]], LOGIT)
 
 
 def test_a_truncated_jpeg_among_others_fails_alone_in_every_form(base, infer, photos, plain):
@@ -158,14 +160,14 @@ def test_a_truncated_jpeg_among_others_fails_alone_in_every_form(base, infer, ph
     listed = post(base, "/v1/models/detector:predict", v1(*sent))
     assert listed.status_code == 200
     first, second, third = listed.json()["predictions"]
-    assert [first["logit"], third["logit"]] == pytest.approx([plain[0]["logit"], plain[2]["logit"]], abs=1e-4)
+    assert not disagreement([first["logit"], third["logit"]], [plain[0]["logit"], plain[2]["logit"]], LOGIT)
     assert (second["error"]["code"], second["status"]) == ("truncated_image", 422)
     for found in (columns(post(base, "/v2/models/detector/infer", v2(*sent)).json()), grpc_columns(infer(*sent))):
         assert found["status"] == [200, 422, 200]
         assert found["error_code"] == ["", "truncated_image", ""]
         assert found["prediction"][1] == ""
         assert found["logit"][1] is None or np.isnan(found["logit"][1])
-        assert [found["logit"][0], found["logit"][2]] == pytest.approx([plain[0]["logit"], plain[2]["logit"]], abs=1e-4)
+        assert not disagreement([found["logit"][0], found["logit"][2]], [plain[0]["logit"], plain[2]["logit"]], LOGIT)
 
 
 @pytest.mark.parametrize(
@@ -227,11 +229,12 @@ def test_bad_calls_over_v2_grpc_are_answered_and_end_no_worker(server, infer, ph
 def test_use_calib_off_is_a_parameter_in_json(base, photos, plain, form):
     body = post(base, "/predictions/detector", form(photos[0]) | {"parameters": {"use_calib": False}}).json()
     found = body["predictions"][0]["calibrated"] if form is v1 else columns(body)["calibrated"][0]
-    assert found == pytest.approx(plain[0]["raw_prob"], abs=1e-4)
+    assert not disagreement(found, plain[0]["raw_prob"], PROBABILITY)
 
 
 def test_use_calib_off_is_a_tensor_over_v2_grpc(infer, photos, plain):
-    assert grpc_columns(infer(photos[0], use_calib=False))["calibrated"] == pytest.approx([plain[0]["raw_prob"]], abs=1e-4)
+    found = grpc_columns(infer(photos[0], use_calib=False))["calibrated"]
+    assert not disagreement(found, [plain[0]["raw_prob"]], PROBABILITY)
 
 
 def test_no_refusal_shows_a_path_or_a_stack(server, base, photos):
