@@ -19,7 +19,7 @@ from training.presets import DUAL_STREAM, ENSEMBLE, preset
 CalibrationMethod = Literal["isotonic", "platt", "temperature", "beta", "none"]
 CALIBRATIONS: tuple[str, ...] = get_args(CalibrationMethod)
 HUB = "hf://"  # weights from a repository of the Hugging Face hub: hf://org/repo
-_STRENGTH = {"label_noise": "label_noise_frac", "input_noise": "input_noise_std"}
+STRENGTH = {"label_noise": "label_noise_frac", "input_noise": "input_noise_std"}
 # Say how one network is made and trained, which an ensemble of finished ones is not.
 OF_TRAINING = (
     *("hidden", "dropout", "head_norm", "multiscale", "gram", "zoom", "freeze_backbone", "augment", "mixup"),
@@ -277,7 +277,7 @@ def faults_in(arguments: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if mode := arguments.get("faulty_mode"):
         found["faulty_mode"] = mode
-        if strength := _STRENGTH.get(mode):
+        if strength := STRENGTH.get(mode):
             found[strength] = arguments[strength]
     if n := arguments.get("zero_grad_every_n"):
         found["zero_grad_every_n"] = n

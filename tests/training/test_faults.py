@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +11,16 @@ import pytest
 import torch
 
 from tests.training.conftest import TINY, fit
-from training.faults.injection import make_fault
+from training.faults.injection import Fault, make_fault
 from training.models.build import ModelConfig, build_model
 from training.models.checkpoint import load_checkpoint
-from training.options import FitOptions
 
 LABELS = np.arange(200) % 2
 ROWS = np.arange(40, 140)  # what is fitted on; the rest is tuned, calibrated and reported on
 
 
-def _options(**values: Any) -> FitOptions:
-    return replace(FitOptions(Path()), **values)
+def _fault(seed: int = 0, **faults: Any) -> Fault:
+    return make_fault(faults, LABELS, ROWS, seed=seed)
 
 
 def _metrics(run: Path) -> dict[str, Any]:
@@ -30,17 +28,17 @@ def _metrics(run: Path) -> dict[str, Any]:
 
 
 def test_label_noise_flips_the_share_asked_for_among_the_fitted_photos_and_the_same_ones_each_time() -> None:
-    options = _options(faulty_mode="label_noise", label_noise_frac=0.3)
-    labels = make_fault(options, LABELS, ROWS).labels()
+    noise = {"faulty_mode": "label_noise", "label_noise_frac": 0.3}
+    labels = _fault(**noise).labels()
     flipped = np.flatnonzero(labels != LABELS)
     assert len(flipped) == 30
     assert set(flipped) <= set(ROWS)
-    np.testing.assert_array_equal(labels, make_fault(options, LABELS, ROWS).labels())
-    assert (labels != make_fault(replace(options, seed=1), LABELS, ROWS).labels()).any()
+    np.testing.assert_array_equal(labels, _fault(**noise).labels())
+    assert (labels != _fault(seed=1, **noise).labels()).any()
 
 
 def test_shuffled_labels_keep_the_classes_sizes_and_say_nothing_about_the_photo() -> None:
-    labels = make_fault(_options(faulty_mode="shuffle_labels"), LABELS, ROWS).labels()
+    labels = _fault(faulty_mode="shuffle_labels").labels()
     outside = np.setdiff1d(np.arange(200), ROWS)
     np.testing.assert_array_equal(labels[outside], LABELS[outside])
     assert labels[ROWS].sum() == LABELS[ROWS].sum()
@@ -49,7 +47,7 @@ def test_shuffled_labels_keep_the_classes_sizes_and_say_nothing_about_the_photo(
 
 def test_input_noise_has_the_standard_deviation_asked_for() -> None:
     images = torch.full((8, 3, 64, 64), 128, dtype=torch.uint8)  # mid-grey, so that clipping takes nothing away
-    fault = make_fault(_options(faulty_mode="input_noise", input_noise_std=0.1), LABELS, ROWS)
+    fault = _fault(faulty_mode="input_noise", input_noise_std=0.1)
     noise = fault.inputs(images) / 255 - 128 / 255
     assert float(noise.std()) == pytest.approx(0.1, rel=0.02)
     assert float(noise.mean()) == pytest.approx(0, abs=0.002)
@@ -59,15 +57,15 @@ def test_input_noise_has_the_standard_deviation_asked_for() -> None:
 
 def test_the_wrong_loss_is_another_function_of_the_logit() -> None:
     logits, labels = torch.tensor([2.0, -1.0]), torch.tensor([1.0, 0.0])
-    wrong = make_fault(_options(faulty_mode="wrong_loss"), LABELS, ROWS).loss(logits, labels)
+    wrong = _fault(faulty_mode="wrong_loss").loss(logits, labels)
     assert float(wrong) == pytest.approx(((2 - 1) ** 2 + (-1 - 0) ** 2) / 2)
-    right = make_fault(_options(), LABELS, ROWS).loss(logits, labels)
+    right = _fault().loss(logits, labels)
     assert float(right) == pytest.approx(float(-(torch.sigmoid(logits[0]).log() + (1 - torch.sigmoid(logits[1])).log()) / 2))
 
 
 def test_a_weight_reset_strikes_one_layer_before_each_epoch_but_the_first() -> None:
     model = build_model(ModelConfig("test_resnet", (8,)))
-    fault = make_fault(_options(faulty_mode="random_weight_reset"), LABELS, ROWS)
+    fault = _fault(faulty_mode="random_weight_reset")
     before = {k: v.clone() for k, v in model.state_dict().items()}
     fault.before_epoch(model, 1)
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
@@ -78,7 +76,7 @@ def test_a_weight_reset_strikes_one_layer_before_each_epoch_but_the_first() -> N
 
 
 def test_every_nth_update_is_skipped_across_epochs() -> None:
-    fault = make_fault(_options(zero_grad_every_n=3), LABELS, ROWS)
+    fault = _fault(zero_grad_every_n=3)
     skipped = [(epoch, step) for epoch in (1, 2) for step in range(5) if fault.skips(epoch, step, 5)]
     assert skipped == [(1, 2), (2, 0), (2, 3)]  # the 3rd, 6th and 9th of ten
     assert fault.applied == {"skipped_updates": 3}

@@ -18,8 +18,9 @@ from tests.networks import photos
 from tests.training.conftest import TINY, fit
 from training.data.cache import PhotoCache
 from training.data.loader import CachedPhotos, make_loader, normalise
+from training.fit.evaluator import Evaluator
 from training.fit.frozen import FrozenFeatures, open_features
-from training.fit.loop import Judge, Trainer
+from training.fit.loop import Trainer
 from training.models.build import ModelConfig, build_model
 from training.models.checkpoint import load_checkpoint
 
@@ -96,10 +97,10 @@ def test_a_photo_scores_alike_from_its_features_and_from_its_pixels(tmp_path: Pa
     pixels = (photos(20, 32).permute(0, 2, 3, 1) * 40 + 128).clamp(0, 255).to(torch.uint8).numpy()
     np.save(tmp_path / "photos.npy", pixels)
     cache, labels, rows = PhotoCache(tmp_path / "photos.npy", {}), np.arange(20) % 2, np.arange(3, 20)
-    judge = Judge(Accelerator(cpu=True), CONFIG, SPEC)
-    path = open_features(judge.model, CONFIG, cache, SPEC, torch.device("cpu"))
-    from_features = judge.logits(make_loader(FrozenFeatures(path, labels), rows, batch_size=8), pooled=True)
-    from_pixels = judge.logits(make_loader(CachedPhotos(cache.path, labels), rows, batch_size=8))
+    evaluator = Evaluator(Accelerator(cpu=True), CONFIG, SPEC, batch_size=16)
+    path = open_features(evaluator.model, CONFIG, cache, SPEC, torch.device("cpu"))
+    from_features = evaluator.logits(make_loader(FrozenFeatures(path, labels), rows, batch_size=8), pooled=True)
+    from_pixels = evaluator.logits(make_loader(CachedPhotos(cache.path, labels), rows, batch_size=8))
     assert not disagreement(from_features, from_pixels, LOGIT)
     assert np.ptp(from_pixels) > 1e-2
 
@@ -107,7 +108,7 @@ def test_a_photo_scores_alike_from_its_features_and_from_its_pixels(tmp_path: Pa
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(
     run: Path, frozen: list[object], tiny_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    steps = Trainer._epoch
+    steps = Trainer.epoch
 
     def stopped(trainer: Trainer, number: int) -> None:
         if number == 3:
@@ -115,7 +116,7 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(
         steps(trainer, number)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Trainer, "_epoch", stopped)
+        patched.setattr(Trainer, "epoch", stopped)
         assert fit("--data", tiny_set, "--out", tmp_path / "run", *frozen) == 130
     assert fit("--data", tiny_set, "--out", tmp_path / "run", *frozen, "--resume") == 0
     one, two = (load_checkpoint(folder / "final_model.pth").weights for folder in (run, tmp_path / "run"))

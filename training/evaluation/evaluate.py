@@ -25,7 +25,7 @@ from training.evaluation import pointing_game as pointing
 from training.evaluation import robustness
 from training.evaluation.families import checked_pattern, family_names, family_rows, group_rows
 from training.evaluation.metrics import evaluate, score_histogram
-from training.evaluation.mistakes import Heatmaps, Mistake, of_files
+from training.evaluation.mistakes import Heatmaps, Mistake, find_mistakes, pixels_of
 from training.models.checkpoint import BEST, load_calibration, load_checkpoint
 
 BATCH = 32
@@ -123,7 +123,8 @@ def evaluate_folder(
     families = family_names(names, family_by)
     groups = family_names(names, group_by) if group_by else None
     files = [photo.path for photo in readable]
-    shown = of_files(files, names, labels, raw, calibrated, threshold, judged.spec, judged.heatmaps)
+    pixels = pixels_of(files, judged.spec)
+    shown = find_mistakes(names, labels, raw, calibrated, threshold, pixels, judged.heatmaps)
     result = {
         "model": judged.name,
         "data": data.name,

@@ -21,6 +21,7 @@ from training.data.photos import FAKE
 SHOWN = 12
 SIDE = 192  # pixels of a thumbnail
 Heatmaps = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+Pixels = Callable[[int], NDArray[np.uint8] | None]  # of a row: uint8[H, W, 3], as `decode_image` gives it
 
 
 @dataclass(frozen=True)
@@ -52,43 +53,37 @@ def worst(
     return wrong[np.lexsort((-off_raw, -off))][:count]
 
 
-def of_files(
-    files: Sequence[Path],
+def find_mistakes(
     names: Sequence[str],
     labels: NDArray[np.int64],
     raw: NDArray[np.floating],
     calibrated: NDArray[np.floating],
     threshold: float,
-    spec: ImageSpec,
+    pixels: Pixels,
     heatmaps: Heatmaps,
 ) -> list[Mistake]:
-    """The worst mistakes with pictures, decoded anew as `spec` says; without those whose files can't be read any more."""
-    decoded = [(row, decode_file(files[row], spec)) for row in worst(labels, raw, calibrated, threshold)]
-    there = [(row, pixels) for row, pixels in decoded if not isinstance(pixels, UnmaskError)]
+    """The worst mistakes with pictures; without those whose pixels can't be had any more."""
+    found = [(row, pixels(int(row))) for row in worst(labels, raw, calibrated, threshold)]
+    there = [(row, photo) for row, photo in found if photo is not None]
     if not there:
         return []
-    where, pixels = np.array([row for row, _ in there]), np.stack([pixels for _, pixels in there])
-    return illustrate(where, names, labels, raw, calibrated, pixels, heatmaps)
-
-
-def illustrate(
-    rows: NDArray[np.int64],
-    names: Sequence[str],
-    labels: NDArray[np.int64],
-    raw: NDArray[np.floating],
-    calibrated: NDArray[np.floating],
-    pixels: NDArray[np.uint8],
-    heatmaps: Heatmaps,
-) -> list[Mistake]:
-    """The mistakes in these rows with their pictures; pixels: uint8[len(rows), H, W, 3], as `decode_image` gives them."""
-    if not len(rows):
-        return []
+    maps = heatmaps(np.stack([photo for _, photo in there]))
     return [
         Mistake(
             names[row], int(labels[row]), float(raw[row]), float(calibrated[row]), _jpeg(photo), _jpeg(overlaid(photo, heat))
         )
-        for row, photo, heat in zip(rows, pixels, heatmaps(pixels), strict=True)
+        for (row, photo), heat in zip(there, maps, strict=True)
     ]
+
+
+def pixels_of(files: Sequence[Path], spec: ImageSpec) -> Pixels:
+    """The pixels of these files, decoded anew as `spec` says; None for one that can't be read any more."""
+
+    def pixels(row: int) -> NDArray[np.uint8] | None:
+        decoded = decode_file(files[row], spec)
+        return None if isinstance(decoded, UnmaskError) else decoded
+
+    return pixels
 
 
 def _jpeg(pixels: NDArray[np.uint8]) -> bytes:

@@ -6,21 +6,31 @@ the one method it is about. Validation, tuning and calibration photos are never 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from training.options import FitOptions
+from training.options import STRENGTH
 
 
 class Fault:
     """No mistake. A subclass counts what it did in `applied`, which goes into the report."""
 
-    def __init__(self, options: FitOptions, labels: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
-        """labels: int64[N], 0 real, 1 fake, of all photos. rows: int64[n], which of them are fitted on."""
-        self.options = options
+    def __init__(
+        self, labels: NDArray[np.int64], rows: NDArray[np.int64], *, seed: int, strength: float = 0, every: int | None = None
+    ) -> None:
+        """labels: int64[N], 0 real, 1 fake, of all photos. rows: int64[n], which of them are fitted on.
+
+        strength: of a mode that has one. every: of which steps the gradient is thrown away; None for none.
+        """
+        self.seed = seed
+        self.strength = strength
+        self.every = every
         self.rows = rows
         self.clean = labels
         self.applied: dict[str, int] = {}  # the trainer keeps it in its state, so that it outlives an interruption
@@ -31,7 +41,7 @@ class Fault:
 
     def rng(self, *key: int) -> np.random.Generator:
         """Randomness that depends on the run's seed and `key` alone: the same in each process, and after a resume."""
-        return np.random.default_rng([self.options.seed, 0xFA17, *key])
+        return np.random.default_rng([self.seed, 0xFA17, *key])
 
     def labels(self) -> NDArray[np.int64]:
         """The labels, int64[N], that the network is fitted to."""
@@ -50,8 +60,7 @@ class Fault:
 
     def skips(self, epoch: int, step: int, steps: int) -> bool:
         """Whether the gradient of this step (counted from 0 in each epoch of `steps`) is thrown away."""
-        n = self.options.zero_grad_every_n
-        skipped = n is not None and ((epoch - 1) * steps + step + 1) % n == 0
+        skipped = self.every is not None and ((epoch - 1) * steps + step + 1) % self.every == 0
         if skipped:
             self.count("skipped_updates")
         return skipped
@@ -61,7 +70,7 @@ class LabelNoise(Fault):
     """A share of the fitted photos carries the other class's label, the same photos throughout."""
 
     def labels(self) -> NDArray[np.int64]:
-        n = round(self.options.label_noise_frac * len(self.rows))
+        n = round(self.strength * len(self.rows))
         flipped = self.rng().choice(self.rows, n, replace=False)
         labels = self.clean.copy()
         labels[flipped] = 1 - labels[flipped]
@@ -85,7 +94,7 @@ class InputNoise(Fault):
     def inputs(self, images: Tensor) -> Tensor:
         self.count("noisy_steps")
         noise = torch.randn(images.shape, device=images.device)  # the trainer seeds each epoch and process
-        return (images.float() + 255 * self.options.input_noise_std * noise).clamp(0, 255)
+        return (images.float() + 255 * self.strength * noise).clamp(0, 255)
 
 
 class WrongLoss(Fault):
@@ -125,7 +134,9 @@ MODES: dict[str, type[Fault]] = {
 }
 
 
-def make_fault(options: FitOptions, labels: NDArray[np.int64], rows: NDArray[np.int64]) -> Fault:
-    """The fault that the options ask for, or the one that does nothing."""
-    kind = MODES[options.faulty_mode] if options.faulty_mode else Fault
-    return kind(options, labels, rows)
+def make_fault(faults: Mapping[str, Any], labels: NDArray[np.int64], rows: NDArray[np.int64], *, seed: int) -> Fault:
+    """The fault that `training.options.faults_in` found in a run's arguments, or the one that does nothing."""
+    mode = faults.get("faulty_mode")
+    kind = MODES[mode] if mode else Fault
+    strength = faults.get(STRENGTH.get(str(mode), ""), 0)
+    return kind(labels, rows, seed=seed, strength=strength, every=faults.get("zero_grad_every_n"))

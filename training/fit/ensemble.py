@@ -48,20 +48,18 @@ def _holds_out(calibration: str, target_fpr: float | None) -> bool:
     return calibration != "none" or target_fpr is not None
 
 
-def read_members(options: FitOptions) -> list[Member]:
-    """The runs that `options.members` names.
+def read_members(runs: Sequence[Path], out: Path) -> list[Member]:
+    """The members in these run folders, for an ensemble in `out`.
 
     Raises `FileError` for one without a checkpoint, `UsageError` saying what differs where they can't be averaged, or
     where one was trained with a fault.
     """
-    if given := [name for name in _MEANINGLESS if getattr(options, name)]:
-        raise UsageError(f"--{given[0].replace('_', '-')}: an ensemble is not trained; leave it out")
-    folders = [run.resolve() for run in options.members]
+    folders = [run.resolve() for run in runs]
     if len(folders) < 2 or len(set(folders)) < len(folders):
         raise UsageError("--members: give two runs or more, each once")
-    if options.out.resolve() in folders:
-        raise UsageError(f"--out {options.out}: is one of the members; give a folder of its own")
-    members = [Member(run, load_checkpoint(run / BEST)) for run in options.members]
+    if out.resolve() in folders:
+        raise UsageError(f"--out {out}: is one of the members; give a folder of its own")
+    members = [Member(run, load_checkpoint(run / BEST)) for run in runs]
     problems = [f"{m.run} was trained with faults on purpose" for m in members if m.checkpoint.faults]
     problems += _fold_problems(members)
     first = members[0]
@@ -76,13 +74,6 @@ def read_members(options: FitOptions) -> list[Member]:
             f"--members: {'; '.join(problems)}; an ensemble's runs share their photos, how these are prepared and how they "
             "are divided, so that none of them has seen what it is calibrated and judged on"
         )
-    if _holds_out(options.calibration, options.target_fpr) != first.held_out:
-        raise UsageError(
-            "--calibration: the members left photos aside for it, so the ensemble needs it too"
-            if first.held_out
-            else "--calibration: the members were trained with `none` and have seen every photo that a curve or a threshold "
-            "could be fitted on; give --calibration none here too, or train them with one"
-        )
     return members
 
 
@@ -95,12 +86,21 @@ def _fold_problems(members: Sequence[Member]) -> list[str]:
     return [f"each of the {folds} folds must be left aside by equally many of them; there are {found}"]
 
 
-def as_members(options: FitOptions, members: Sequence[Member]) -> FitOptions:
+def agreed_options(options: FitOptions, members: Sequence[Member]) -> FitOptions:
     """`options` with photos prepared and divided as for the members.
 
-    Raises `UsageError` when something else was asked for than that, or than what stands when nothing is said.
+    Raises `UsageError` for an option that is about training, or that asks for something else than was done for the members.
     """
+    if given := [name for name in _MEANINGLESS if getattr(options, name)]:
+        raise UsageError(f"--{given[0].replace('_', '-')}: an ensemble is not trained; leave it out")
     first = members[0]
+    if _holds_out(options.calibration, options.target_fpr) != first.held_out:
+        raise UsageError(
+            "--calibration: the members left photos aside for it, so the ensemble needs it too"
+            if first.held_out
+            else "--calibration: the members were trained with `none` and have seen every photo that a curve or a threshold "
+            "could be fitted on; give --calibration none here too, or train them with one"
+        )
     spec = first.checkpoint.image_spec.to_dict()
     theirs = {name: spec.get(name, first.argument(name)) for name in (*_PREPARATION, *_DIVISION)}
     problems = [

@@ -20,15 +20,13 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from detector.errors import UnmaskError
-from detector.spec import ImageSpec
 from training.data.loader import normalise
 from training.data.mixup import mixed
 from training.evaluation.metrics import roc_auc
 from training.faults.injection import Fault
+from training.fit.evaluator import Evaluator
 from training.fit.schedule import make_schedule
-from training.models.build import ModelConfig, build_model
 from training.models.networks import DetectorNet, PooledNet
-from training.options import FitOptions
 
 SHOW_EVERY = 8  # steps between updates of the progress bar: reading the loss makes the processor wait for a GPU
 
@@ -37,6 +35,26 @@ class Diverged(UnmaskError):
     """The loss is no longer a number."""
 
     code = "diverged"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained; each is the option of that name. head_alone: the loaders give features of a frozen backbone.
+
+    tracked: whether epochs are logged to accelerate's trackers.
+    """
+
+    epochs: int
+    lr: float
+    weight_decay: float
+    clip: float
+    schedule: str
+    patience: int
+    lr_patience: int
+    mixup: float
+    seed: int
+    head_alone: bool
+    tracked: bool
 
 
 @dataclass
@@ -63,33 +81,40 @@ class Trainer:
     def __init__(
         self,
         accelerator: Accelerator,
-        model: DetectorNet,
-        config: ModelConfig,
+        network: DetectorNet,
+        evaluator: Evaluator,
         fit: DataLoader,
         tune: DataLoader,
         tune_labels: NDArray[np.int64],
-        options: FitOptions,
+        recipe: Recipe,
         fault: Fault,
     ) -> None:
+        """fit: batches to learn from. tune: those of an evaluator's loader, whose labels are `tune_labels`."""
         self.accelerator = accelerator
-        self.options = options
+        self.evaluator = evaluator
+        self.recipe = recipe
         self.fault = fault
-        self.spec = options.image_spec
+        self.tune = tune
         self.tune_labels = tune_labels
-        self.network = model.to(memory_format=torch.channels_last).to(accelerator.device)
-        learned = cast(PooledNet, model).head if options.freeze_backbone else model
-        optimizer = AdamW(learned.parameters(), lr=options.lr, weight_decay=options.weight_decay, fused=True)
-        self.schedule = make_schedule(optimizer, options, steps=options.epochs * len(fit))
-        self.model, self.optimizer, self.fit, self.tune = accelerator.prepare(learned, optimizer, fit, tune)
-        self.judge = Judge(accelerator, config, self.spec)
+        self.network = network.to(memory_format=torch.channels_last).to(accelerator.device)
+        learned = cast(PooledNet, network).head if recipe.head_alone else network
+        optimizer = AdamW(learned.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
+        self.schedule = make_schedule(
+            optimizer,
+            recipe.schedule,
+            steps=recipe.epochs * len(fit),
+            patience=recipe.patience,
+            lr_patience=recipe.lr_patience,
+        )
+        self.model, self.optimizer, self.fit = accelerator.prepare(learned, optimizer, fit)
         self.state = State(applied=fault.applied)
 
     def run(self, after_epoch: Callable[[], None]) -> State:
         """Train to the last epoch, or until the schedule expects no better one; `after_epoch` is called after each."""
-        if self.options.tensorboard:
+        if self.recipe.tracked:
             self.accelerator.init_trackers("tensorboard")
-        while len(self.state.history) < self.options.epochs and not self.schedule.gives_up(self.state.stale):
-            self._epoch(len(self.state.history) + 1)
+        while len(self.state.history) < self.recipe.epochs and not self.schedule.gives_up(self.state.stale):
+            self.epoch(len(self.state.history) + 1)
             after_epoch()
         return self.state
 
@@ -100,12 +125,13 @@ class Trainer:
             tensors = broadcast({k: v.clone() for k, v in tensors.items()})
         return {k: v.detach().to("cpu", copy=True) for k, v in tensors.items()}
 
-    def _epoch(self, number: int) -> None:
+    def epoch(self, number: int) -> None:
+        """Train one epoch, counted from 1, and score the tuning photos."""
         start = time.perf_counter()
-        torch.manual_seed(_epoch_seed(self.options.seed, number, self.accelerator.process_index))
+        torch.manual_seed(_epoch_seed(self.recipe.seed, number, self.accelerator.process_index))
         bar = tqdm(
             total=len(self.fit),
-            desc=f"epoch {number}/{self.options.epochs}",
+            desc=f"epoch {number}/{self.recipe.epochs}",
             unit="batch",
             disable=not self.accelerator.is_main_process,
         )
@@ -113,8 +139,8 @@ class Trainer:
             loss, auc, waited = self._steps(number, bar)
             seconds = time.perf_counter() - start
             weights = self.weights()
-            self.judge.load(weights)
-            logits = self.judge.logits(self.tune, pooled=self.options.freeze_backbone)
+            self.evaluator.load(weights)
+            logits = self.evaluator.logits(self.tune, pooled=self.recipe.head_alone)
             row = {
                 "epoch": number,
                 "lr": float(self.optimizer.param_groups[0]["lr"]),
@@ -134,7 +160,7 @@ class Trainer:
             }
         )
         self._record(row, weights)
-        if self.options.tensorboard:
+        if self.recipe.tracked:
             shown = {k: v for k, v in row.items() if k != "epoch"}
             self.accelerator.log({**shown, "images_per_second": self.state.speed[-1]["images_per_second"]}, step=number)
 
@@ -147,14 +173,14 @@ class Trainer:
         waited, asked = 0.0, time.perf_counter()
         for step, (images, labels, _) in enumerate(self.fit):
             waited += time.perf_counter() - asked
-            x = images if self.options.freeze_backbone else normalise(self.fault.inputs(images), self.spec)
+            x = images if self.recipe.head_alone else normalise(self.fault.inputs(images), self.evaluator.spec)
             wanted = labels
-            if self.options.mixup:
-                x, wanted = mixed(x, labels, self.options.mixup)
+            if self.recipe.mixup:
+                x, wanted = mixed(x, labels, self.recipe.mixup)
             logits = self.model(x).float().flatten()  # of a head alone: [N, 1]
             loss = self.fault.loss(logits, wanted)
             self.accelerator.backward(loss)
-            self.accelerator.clip_grad_norm_(self.model.parameters(), self.options.clip)
+            self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
             if not self.fault.skips(number, step, len(self.fit)):
                 self.optimizer.step()
             self.optimizer.zero_grad()
@@ -202,42 +228,6 @@ class Trainer:
             self.accelerator.scaler.load_state_dict(scaler)
         self.state = State(**values)
         self.fault.applied = self.state.applied
-
-
-class Judge:
-    """A second copy of the network that scores in full precision, as it will be served, whatever it is trained in."""
-
-    def __init__(self, accelerator: Accelerator, config: ModelConfig, spec: ImageSpec) -> None:
-        self.accelerator = accelerator
-        self.spec = spec
-        self.model = build_model(config, spec).to(memory_format=torch.channels_last).to(accelerator.device).eval()
-
-    def load(self, weights: dict[str, Tensor]) -> None:
-        """Take these weights."""
-        self.model.load_state_dict(weights)
-
-    def logits(self, loader: DataLoader, *, pooled: bool = False) -> NDArray[np.float32]:
-        """Logits, float32[n], in order of row, of the photos that a prepared loader gives, or their features, once each."""
-
-        def score(images: Tensor) -> Tensor:
-            if pooled:
-                return cast(PooledNet, self.model).head(images).squeeze(1)
-            return self.model(normalise(images, self.spec))
-
-        rows, logits = [], []
-        with torch.inference_mode():
-            for images, _, row in loader:
-                out, where = self.accelerator.gather((score(images), row))
-                logits.append(out.cpu().numpy())
-                rows.append(where.cpu().numpy())
-        # Processes get equally many photos, so some come twice.
-        _, first = np.unique(np.concatenate(rows), return_index=True)
-        return np.concatenate(logits)[first]
-
-
-def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Raw probabilities as the exported graph computes them, float32."""
-    return torch.from_numpy(logits).sigmoid().numpy()
 
 
 def _loss(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:

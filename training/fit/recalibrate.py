@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections import Counter
 from pathlib import Path
@@ -10,16 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from detector.errors import FileError, UsageError
-from training.calibration.methods import TooFewToCalibrate, few_warning, fit_calibration, require_enough
+from detector.errors import UsageError
+from detector.files import read_json
+from training.calibration.methods import TooFewToCalibrate, few_warning, require_enough
 from training.data.photos import class_counts, find_photos, fingerprint, unreadable_warning
 from training.evaluation.evaluate import from_checkpoint, scores_of
-from training.evaluation.mistakes import of_files
-from training.evaluation.run_metrics import run_metrics
+from training.evaluation.mistakes import pixels_of
 from training.evaluation.scores import ScoreTable, content_hashes
+from training.fit.publish import publish_run
 from training.models.checkpoint import BEST
-from training.report.card import write_card
-from training.report.report import write_report
 
 # A photo that the weights were fitted or chosen by is scored too surely, and one that is reported on must decide nothing.
 LEFT_OUT = {"fit": "fitted on", "tune": "tuned on", "validation": "reported on"}
@@ -42,7 +40,7 @@ def recalibrate(
     raw scores.
     Raises `FileError` when `run` is none or `scores.csv` is missing, `TooFewToCalibrate`, and what `find_photos` raises.
     """
-    table, metrics = ScoreTable.load(run), _read(run / "metrics.json")
+    table, metrics = ScoreTable.load(run), read_json(run / "metrics.json", hint="`unmask train` writes it")
     photos = [p for p in find_photos(data) if part == "all" or p.part in (part, None)]
     seen = dict(zip(table.hashes, table.parts, strict=True))
     hashes = content_hashes([photo.path for photo in photos])
@@ -70,35 +68,26 @@ def recalibrate(
     held_out = ScoreTable(names, labels, ("calibrate",) * len(rows), ("",) * len(rows), raw)
     if warning := few_warning(method, len(rows)):
         print(warning, file=sys.stderr)
-    calibration = fit_calibration(method, raw, labels)
-    validation = table.of("validation")
-    metrics |= run_metrics(validation, calibration, held_out, target_fpr=target_fpr, seed=seed)
     note = f"recalibrated on {len(rows)} photos of {data.name} ({counts['real']} real, {counts['fake']} fake)"
-    metrics["calibration"] |= {
-        "recalibrated": True,
-        "data": data.name,
-        "fingerprint": fingerprint([kept[row] for row in rows]),
-        "counts": counts,
-        "left_out": dict(left_out),
-        "note": f"{note}; {without}" if without else note,
-    }
-    labels, raw, calibrated = validation.labels, validation.raw, calibration.curve(validation.raw)
+    validation = table.of("validation")
     # Of the run's own photos, those whose files still are where it found them.
     files = [Path(str(arguments["data"])) / name for name in validation.names]
-    threshold = metrics["threshold"]
-    shown = of_files(files, validation.names, labels, raw, calibrated, threshold, judged.spec, judged.heatmaps)
-    metrics["mistakes"] = [mistake.to_dict() for mistake in shown]
-    calibration.save(run)
-    table.save(run, calibration.curve)
-    (run / "metrics.json").write_text(json.dumps(metrics, indent=1, ensure_ascii=False), encoding="utf-8")
-    write_report(run / "report", metrics, labels, raw, calibrated, shown)
-    write_card(run, metrics)
-    return metrics
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise FileError(f"{path}: can't be read as JSON; `unmask train` writes it") from None
-    return dict(values)
+    return publish_run(
+        run,
+        table,
+        metrics,
+        method=method,
+        target_fpr=target_fpr,
+        seed=seed,
+        pixels=pixels_of(files, judged.spec),
+        heatmaps=judged.heatmaps,
+        held_out=held_out,
+        calibrated_on={
+            "recalibrated": True,
+            "data": data.name,
+            "fingerprint": fingerprint([kept[row] for row in rows]),
+            "counts": counts,
+            "left_out": dict(left_out),
+            "note": f"{note}; {without}" if without else note,
+        },
+    )

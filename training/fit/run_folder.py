@@ -1,4 +1,4 @@
-"""The run folder: what lies in it, who may write there, and whether a run can go on in it."""
+"""The run folder: what lies in it, and who may write there. Nothing here takes long to import."""
 
 from __future__ import annotations
 
@@ -6,49 +6,44 @@ import shutil
 from pathlib import Path
 
 from detector.errors import UsageError
-from training.models.checkpoint import Checkpoint
-from training.options import FitOptions
-from training.report.card import CARD
+from detector.files import shown
 
-LAST = "last.pth"
+LAST, FINAL = "last.pth", "final_model.pth"
 WRITTEN = (
     "best_model.pth",
-    "final_model.pth",
+    FINAL,
     LAST,
     "calibrator.joblib",
     "calibration.json",
     "metrics.json",
     "scores.csv",
     "report",
-    CARD,
+    "MODEL_CARD.md",
     "tensorboard",
 )
 
 
-def claim(options: FitOptions) -> None:
-    """Make the run folder, or refuse one that holds something."""
-    out = options.out
+def require_free(out: Path, *, resume: bool = False, overwrite: bool = False) -> None:
+    """Raise `UsageError` when `out` is a file, or a folder that holds something which is neither gone on with nor replaced."""
     if out.exists() and not out.is_dir():
-        raise UsageError(f"--out {out}: is a file; give a folder")
-    there = sorted(e.name for e in out.iterdir() if e.name != "cache") if out.is_dir() else []
-    if there and not (options.resume or options.overwrite):
+        raise UsageError(f"--out {shown(out)}: is a file; give a folder")
+    there = sorted(shown(e.name) for e in out.iterdir() if e.name != "cache") if out.is_dir() else []
+    if there and not (resume or overwrite):
         what = (
             "a run already; --resume goes on with it, --overwrite replaces it"
             if set(there) & set(WRITTEN)
-            else (f"{', '.join(there[:5])}; give a folder of its own")
+            else f"{', '.join(there[:5])}; give a folder of its own"
         )
-        raise UsageError(f"--out {out}: holds {what}")
-    out.mkdir(parents=True, exist_ok=True)
+        raise UsageError(f"--out {shown(out)}: holds {what}")
 
 
-def require_same(checkpoint: Checkpoint, options: FitOptions, fingerprint: str) -> None:
-    """Refuse to go on with another run than the checkpoint's; where its photos lie is of no matter."""
-    then, now = ({k: v for k, v in values.items() if k != "data"} for values in (checkpoint.arguments, options.recorded()))
-    differing = [f"{k} was {then.get(k)!r} and is {now.get(k)!r}" for k in sorted({*then, *now}) if then.get(k) != now.get(k)]
-    if checkpoint.fingerprint != fingerprint:
-        differing.append("the photos are not the same")
-    if differing:
-        raise UsageError(f"--resume: this is not the run in {options.out}: {'; '.join(differing)}")
+def claim(out: Path, *, resume: bool = False, overwrite: bool = False) -> None:
+    """Make the run folder; raises `UsageError` as `require_free` does, or when it can't be made."""
+    require_free(out, resume=resume, overwrite=overwrite)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--out {shown(out)}: can't be made ({error.strerror})") from None
 
 
 def clear(out: Path) -> None:

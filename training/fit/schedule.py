@@ -8,8 +8,6 @@ from typing import Any
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
-from training.options import FitOptions
-
 PLATEAU_FACTOR = 0.25
 WARM_UP = 0.1  # part of a cosine schedule's steps in which the rate climbs from nothing
 
@@ -17,11 +15,9 @@ WARM_UP = 0.1  # part of a cosine schedule's steps in which the rate climbs from
 class Plateau:
     """The rate is divided by four when the tuning AUC has not grown for `lr_patience` epochs; after `patience` it is over."""
 
-    def __init__(self, optimizer: Optimizer, options: FitOptions) -> None:
-        self.patience = options.patience
-        self.scheduler = ReduceLROnPlateau(
-            optimizer, mode="max", threshold=0, factor=PLATEAU_FACTOR, patience=options.lr_patience
-        )
+    def __init__(self, optimizer: Optimizer, *, patience: int, lr_patience: int) -> None:
+        self.patience = patience
+        self.scheduler = ReduceLROnPlateau(optimizer, mode="max", threshold=0, factor=PLATEAU_FACTOR, patience=lr_patience)
 
     def after_step(self) -> None:
         """Nothing happens within an epoch."""
@@ -88,9 +84,9 @@ class Cosine:
         self.scheduler.last_epoch = values["last_epoch"]
 
 
-def make_schedule(optimizer: Optimizer, options: FitOptions, steps: int) -> Plateau | Cosine:
-    """The schedule that the options ask for, over `steps` optimiser steps."""
-    return Cosine(optimizer, steps) if options.schedule == "cosine" else Plateau(optimizer, options)
+def make_schedule(optimizer: Optimizer, name: str, *, steps: int, patience: int, lr_patience: int) -> Plateau | Cosine:
+    """The schedule of that name; `cosine` runs over `steps` optimiser steps, `plateau` is patient for so many epochs."""
+    return Cosine(optimizer, steps) if name == "cosine" else Plateau(optimizer, patience=patience, lr_patience=lr_patience)
 
 
 def _rank(row: dict[str, Any]) -> tuple[float, float]:

@@ -1,0 +1,157 @@
+"""The photos of a run: found, read, audited, decoded and divided into parts."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from accelerate import Accelerator
+from numpy.typing import NDArray
+
+from training.audit.audit import Audit, audit_photos
+from training.audit.duplicates import group_numbers
+from training.calibration.methods import few_warning, require_enough
+from training.data.cache import PhotoCache, open_cache
+from training.data.facts import read_facts
+from training.data.loader import CachedPhotos
+from training.data.photos import REAL, Parts, Photo, counts, divide, find_photos, fingerprint, unreadable_warning
+from training.data.pseudo_fakes import NOTE, joined, paired
+from training.evaluation.scores import ScoreTable
+from training.fit.evaluator import Evaluator
+from training.options import FitOptions
+
+SPLIT_NOTE = (
+    "The training photos are divided into three parts that share no photo. The network is fitted on the first. "
+    "The second decides when the learning rate falls, when training stops and which epoch is kept. "
+    "The calibration curve is fitted on the third and on nothing else. "
+    "Validation photos are only reported on: nothing was chosen or fitted with them."
+)
+# How pseudo-fakes take part, as `NOTE` has it: every fake is one, or fitting shows them beside the folder's own fakes.
+ALONE, ADDED = "alone", "added"
+
+
+@dataclass(frozen=True)
+class PreparedPhotos:
+    """Decoded photos and their parts. A row is a photo's number; of n photos, row `n + r` is the pseudo-fake of row `r`.
+
+    hashes: SHA-256 of each file. labels: int64[n], or int64[2 n] with pseudo-fakes. parts: of the fold that is left aside.
+    fit_rows: the rows that a network is fitted on, some more than once. divided: the parts when another fold is left aside.
+    pseudo_fakes: `ALONE`, `ADDED` or None.
+    """
+
+    photos: list[Photo]
+    hashes: list[str]
+    fingerprint: str
+    audit: Audit
+    cache: PhotoCache
+    labels: NDArray[np.int64]
+    parts: Parts
+    fit_rows: NDArray[np.int64]
+    divided: Callable[[int | None], Parts]
+    pseudo_fakes: str | None
+
+    def for_fitting(self, labels: NDArray[np.int64], augment: str) -> CachedPhotos:
+        """The photos as a network is fitted on them, with these labels."""
+        return CachedPhotos(self.cache.path, labels, pseudo_fakes=self.pseudo_fakes is not None, augment=augment)
+
+    def for_scoring(self) -> CachedPhotos:
+        """The photos as they are scored."""
+        return CachedPhotos(self.cache.path, self.labels, pseudo_fakes=self.pseudo_fakes == ALONE)
+
+    def scored(self, evaluator: Evaluator, held_out: NDArray[np.float32] | None = None) -> ScoreTable:
+        """The score table, with the evaluator's scores of the validation and the calibration photos.
+
+        held_out: raw probabilities of the calibration photos, where others than the evaluator's are to be used.
+        """
+        shown, parts = self.for_scoring(), self.parts
+        part_of = {int(row): part for part, rows in parts.items() for row in rows}
+        rows, n = sorted(part_of), len(self.photos)
+        used = np.array(rows)
+        raw = np.full(len(used), np.nan, np.float32)
+        raw[np.searchsorted(used, parts.validation)] = evaluator.probabilities(shown, parts.validation)
+        if len(parts.calibrate):
+            own = evaluator.probabilities(shown, parts.calibrate) if held_out is None else held_out
+            raw[np.searchsorted(used, parts.calibrate)] = own
+        return ScoreTable(
+            tuple(self.photos[row % n].name + " (pseudo-fake)" * (row >= n) for row in rows),
+            self.labels[used],
+            tuple(part_of[row] for row in rows),
+            tuple(self.hashes[row % n] for row in rows),
+            raw,
+        )
+
+    def validation_pixels(self, row: int) -> NDArray[np.uint8]:
+        """uint8[H, W, 3] of one of the validation photos, counted from 0."""
+        return self.for_scoring().pixels(int(self.parts.validation[row]))
+
+    def described(self) -> dict[str, Any]:
+        """What `metrics.json` says of the photos."""
+        return {
+            "counts": counts(self.parts, self.labels),
+            "unreadable": self.cache.unreadable,
+            "audit": self.audit.summary(),
+            "split": SPLIT_NOTE,
+            **({"pseudo_fakes": NOTE[self.pseudo_fakes]} if self.pseudo_fakes else {}),
+            "fingerprint": self.fingerprint,
+        }
+
+
+def prepare_photos(options: FitOptions, accelerator: Accelerator) -> PreparedPhotos:
+    """Read the photos that the options name, decode them into the cache and divide them; warnings go to stderr.
+
+    Raises `DataProblem` for a folder of another layout or with too few photos, `Leak` when training and validation share
+    photos, `UsageError` for a pattern that is none, `TooFewToCalibrate`.
+    """
+    main = accelerator.is_main_process
+    photos = find_photos(options.data, fakes_needed=options.pseudo_fakes == "none")
+    kept_in = options.cache_dir or options.out / "cache"
+    with accelerator.main_process_first():  # which decodes; the others then find it done
+        facts = read_facts(photos, kept_in, progress=main)
+        hashes = [fact.sha256 for fact in facts]
+        content = fingerprint(photos, hashes)
+        audit = audit_photos(photos, facts, options.group_by)
+        audit.require_no_leak()
+        cache = open_cache(photos, content, options.image_spec, kept_in, equalise=options.equalise, progress=main)
+    labels = np.array([photo.label for photo in photos], np.int64)
+    only_real = bool((labels == REAL).all())
+    pseudo = None if options.pseudo_fakes == "none" else ALONE if only_real else ADDED
+    readable = np.array([photo.name not in cache.unreadable for photo in photos])
+    groups = group_numbers(len(photos), audit.matches, audit.groups)
+
+    def divided(fold: int | None) -> Parts:
+        parts = divide(
+            photos,
+            readable,
+            tune=options.tune_fraction,
+            calibrate=options.calibrate_fraction if options.calibration != "none" or options.target_fpr else 0,
+            folds=options.folds,
+            fold=fold,
+            seed=options.split_seed,
+            groups=groups,
+            fakes_needed=pseudo is None,
+        )
+        return paired(parts, len(photos)) if pseudo == ALONE else parts
+
+    parts = divided(options.fold)
+    held_out = len(parts.calibrate)
+    require_enough(options.calibration, held_out)
+    if main:
+        unreadable = unreadable_warning(cache.unreadable, len(photos)) if cache.unreadable else None
+        for warning in (unreadable, audit.warning(), few_warning(options.calibration, held_out)):
+            if warning:
+                print(warning, file=sys.stderr)
+    return PreparedPhotos(
+        photos,
+        hashes,
+        content,
+        audit,
+        cache,
+        np.concatenate([labels, np.ones_like(labels)]) if pseudo else labels,
+        parts,
+        joined(parts.fit, labels, len(photos)) if pseudo == ADDED else parts.fit,
+        divided,
+        pseudo,
+    )

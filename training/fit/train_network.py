@@ -1,0 +1,154 @@
+"""Training one network: from its first weights, or those of an interrupted run, to a published run."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, cast
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from training.data.loader import Item, default_workers, make_loader
+from training.faults.injection import make_fault
+from training.fit.device import machine, versions
+from training.fit.evaluator import Evaluator
+from training.fit.frozen import FrozenFeatures, open_features
+from training.fit.loop import Recipe, Trainer
+from training.fit.prepared import PreparedPhotos, prepare_photos
+from training.fit.publish import publish_run
+from training.fit.resume import interrupted, require_same_photos
+from training.fit.run_folder import FINAL, LAST, claim, clear
+from training.models.build import ModelConfig
+from training.models.checkpoint import Checkpoint, save_checkpoint
+from training.models.networks import PooledNet
+from training.models.weights import initial_model
+from training.options import FitOptions, faults_in
+
+
+def train_network(options: FitOptions, accelerator: Accelerator) -> dict[str, Any]:
+    """Train the network that the options ask for and publish the run; returns what `metrics.json` holds.
+
+    All processes but the first return {}. Raises an `UnmaskError` for whatever the caller can mend.
+    """
+    main, out, spec, arguments = accelerator.is_main_process, options.out, options.image_spec, options.recorded()
+    if main:
+        claim(out, resume=options.resume, overwrite=options.overwrite)
+    earlier = interrupted(out, arguments) if options.resume else None
+    config = ModelConfig(
+        options.model,
+        options.hidden,
+        options.dropout,
+        options.head_norm,
+        multiscale=options.multiscale,
+        gram=options.gram,
+        zoom=options.zoom,
+    )
+    torch.manual_seed(options.seed)
+    with accelerator.main_process_first():  # which downloads; the others then find it done
+        if earlier:
+            model = earlier.build()
+        else:
+            model = initial_model(config, spec, weights=options.weights, pretrained=options.pretrained)
+    photos = prepare_photos(options, accelerator)
+    if earlier:
+        require_same_photos(earlier, photos.fingerprint, out)
+    elif main:
+        clear(out)
+    faults = faults_in(arguments)
+    fault = make_fault(faults, photos.labels, np.unique(photos.fit_rows), seed=options.seed)
+    evaluator = Evaluator(accelerator, config, spec, batch_size=2 * options.batch_size)
+    fitted: Dataset[Item] = photos.for_fitting(fault.labels(), options.augment)
+    tuned: Dataset[Item] = photos.for_scoring()
+    if options.freeze_backbone:
+        fitted, tuned = _features(evaluator, cast(PooledNet, model), config, photos, fault.labels())
+    processes = accelerator.num_processes
+    loader = make_loader(
+        fitted,
+        photos.fit_rows,
+        batch_size=min(options.batch_size, len(photos.fit_rows)) // processes * processes,
+        seed=options.seed,
+        workers=default_workers(processes) if options.workers is None else options.workers,
+        pin=accelerator.device.type == "cuda",
+    )
+    recipe = Recipe(
+        epochs=options.epochs,
+        lr=options.lr,
+        weight_decay=options.weight_decay,
+        clip=options.clip,
+        schedule=options.schedule,
+        patience=options.patience,
+        lr_patience=options.lr_patience,
+        mixup=options.mixup,
+        seed=options.seed,
+        head_alone=options.freeze_backbone,
+        tracked=options.tensorboard,
+    )
+    tune = photos.parts.tune
+    trainer = Trainer(accelerator, model, evaluator, loader, evaluator.loader(tuned, tune), photos.labels[tune], recipe, fault)
+
+    def checkpoint(weights: dict[str, Tensor], metrics: dict[str, Any], **resume: Any) -> Checkpoint:
+        return Checkpoint(config, spec, weights, arguments, metrics, photos.fingerprint, resume)
+
+    def save(name: str, **resume: Any) -> None:
+        now = checkpoint(trainer.weights(), trainer.state.history[-1], **resume)
+        if main:
+            save_checkpoint(out / name, now)
+
+    if earlier:
+        trainer.restore(earlier.weights, earlier.resume)
+    try:
+        state = trainer.run(after_epoch=lambda: save(LAST, **trainer.resume_values()))
+    except KeyboardInterrupt:
+        if main and trainer.state.history:
+            print("the same command with --resume goes on after the last finished epoch", file=sys.stderr)
+        raise
+    save(FINAL)
+    evaluator.load(state.best_weights)
+    table = photos.scored(evaluator)
+    if not main:
+        accelerator.wait_for_everyone()
+        return {}
+    described = {
+        **photos.described(),
+        "best_epoch": state.best["epoch"],
+        "history": state.history,
+        "faults": {**faults, **state.applied} if faults else None,
+        "arguments": arguments,
+        "parameters": evaluator.parameters(),
+        "libraries": versions(),
+        "speed": {
+            **machine(accelerator),
+            "epochs": state.speed,
+            "images_per_second": float(np.median([epoch["images_per_second"] for epoch in state.speed])),
+        },
+    }
+    metrics = publish_run(
+        out,
+        table,
+        described,
+        method=options.calibration,
+        target_fpr=options.target_fpr,
+        seed=options.seed,
+        pixels=photos.validation_pixels,
+        heatmaps=evaluator.heatmaps,
+        best=checkpoint(state.best_weights, state.best),
+    )
+    accelerator.wait_for_everyone()
+    return metrics
+
+
+def _features(
+    evaluator: Evaluator, network: PooledNet, config: ModelConfig, photos: PreparedPhotos, labels: NDArray[np.int64]
+) -> tuple[FrozenFeatures, FrozenFeatures]:
+    """What a frozen backbone says of the photos: to fit, with these labels, and to tune."""
+    accelerator = evaluator.accelerator
+    network.to(accelerator.device)
+    with accelerator.main_process_first():
+        kept = open_features(
+            network, config, photos.cache, evaluator.spec, accelerator.device, progress=accelerator.is_main_process
+        )
+    return FrozenFeatures(kept, labels), FrozenFeatures(kept, photos.labels)
