@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -35,8 +36,7 @@ def assemble_ensemble(options: FitOptions, accelerator: Accelerator) -> dict[str
     main, out, spec, arguments = accelerator.is_main_process, options.out, options.image_spec, options.recorded()
     if main:
         claim(out, overwrite=options.overwrite)
-    photos = prepare_photos(options, accelerator)
-    require_unseen(members, photos.fingerprint)
+    photos = prepare_photos(options, accelerator, admit=partial(require_unseen, members))
     if main:
         clear(out)
     config, model = average(members, mirror=options.mirror)

@@ -6,7 +6,6 @@ from typing import Any
 
 from training.fit.assemble import assemble_ensemble
 from training.fit.device import make_accelerator
-from training.fit.run_folder import claim
 from training.fit.train_network import train_network
 from training.options import FitOptions
 
@@ -20,8 +19,6 @@ def fit(options: FitOptions) -> dict[str, Any]:
     accelerator = make_accelerator(
         options.device, options.amp, batch_size=options.batch_size, log_dir=options.out if options.tensorboard else None
     )
-    if accelerator.is_main_process:
-        claim(options.out, resume=options.resume, overwrite=options.overwrite)
     metrics = assemble_ensemble(options, accelerator) if options.members else train_network(options, accelerator)
     accelerator.end_training()  # closes TensorBoard's log, and leaves the other processes
     return metrics

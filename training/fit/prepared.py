@@ -99,8 +99,12 @@ class PreparedPhotos:
         }
 
 
-def prepare_photos(options: FitOptions, accelerator: Accelerator) -> PreparedPhotos:
+def prepare_photos(
+    options: FitOptions, accelerator: Accelerator, *, admit: Callable[[str], None] | None = None
+) -> PreparedPhotos:
     """Read the photos that the options name, decode them into the cache and divide them; warnings go to stderr.
+
+    admit: raises for the fingerprint of photos that are not those wanted, before more is done with them.
 
     Raises `DataProblem` for a folder of another layout or with too few photos, `Leak` when training and validation share
     photos, `UsageError` for a pattern that is none, `TooFewToCalibrate`.
@@ -112,6 +116,8 @@ def prepare_photos(options: FitOptions, accelerator: Accelerator) -> PreparedPho
         facts = read_facts(photos, kept_in, progress=main)
         hashes = [fact.sha256 for fact in facts]
         content = fingerprint(photos, hashes)
+        if admit:
+            admit(content)
         audit = audit_photos(photos, facts, options.group_by)
         audit.require_no_leak()
         cache = open_cache(photos, content, options.image_spec, kept_in, equalise=options.equalise, progress=main)

@@ -26,7 +26,7 @@ def interrupted(out: Path, arguments: Mapping[str, Any]) -> Checkpoint | None:
     return checkpoint
 
 
-def require_same_photos(checkpoint: Checkpoint, fingerprint: str, out: Path) -> None:
-    """Raise `UsageError` unless `fingerprint` is that of the photos that the checkpoint was trained on."""
-    if checkpoint.fingerprint != fingerprint:
+def require_same_photos(checkpoint: Checkpoint | None, out: Path, fingerprint: str) -> None:
+    """Raise `UsageError` when there is a checkpoint and `fingerprint` is not that of the photos that it was trained on."""
+    if checkpoint and checkpoint.fingerprint != fingerprint:
         raise UsageError(f"--resume: this is not the run in {out}: the photos are not the same")

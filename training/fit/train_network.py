@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -53,10 +54,8 @@ def train_network(options: FitOptions, accelerator: Accelerator) -> dict[str, An
             model = earlier.build()
         else:
             model = initial_model(config, spec, weights=options.weights, pretrained=options.pretrained)
-    photos = prepare_photos(options, accelerator)
-    if earlier:
-        require_same_photos(earlier, photos.fingerprint, out)
-    elif main:
+    photos = prepare_photos(options, accelerator, admit=partial(require_same_photos, earlier, out))
+    if main and not earlier:
         clear(out)
     faults = faults_in(arguments)
     fault = make_fault(faults, photos.labels, np.unique(photos.fit_rows), seed=options.seed)
