@@ -20,13 +20,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a file name that is not UTF-8 is printed, not a traceback
-    if arguments == ["--version"]:
-        print(__version__)
-        return 0
-    folder, asked = (arguments[0], arguments[1:]) if arguments[:1] and arguments[0] in FOLDERS else ("", arguments)
-    if asked in ([], ["--help"], ["-h"]):
-        print(overview(folder), file=sys.stdout if asked else sys.stderr)
-        return 0 if asked else 2
     return exit_code(lambda: _call(arguments))
 
 
@@ -49,6 +42,13 @@ def exit_code(call: Callable[[], int | None]) -> int:
 
 
 def _call(arguments: list[str]) -> int | None:
+    if arguments == ["--version"]:
+        print(__version__)
+        return 0
+    folder, asked = (arguments[0], arguments[1:]) if arguments[:1] and arguments[0] in FOLDERS else ("", arguments)
+    if asked in ([], ["--help"], ["-h"]):
+        print(overview(folder), file=sys.stdout if asked else sys.stderr)
+        return 0 if asked else 2
     app = build()
     try:
         command, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)

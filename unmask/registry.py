@@ -1,7 +1,9 @@
-"""The commands: each with its group, its function, which is imported when it is called, and one line of help."""
+"""The commands: each with its group and its function, which is imported when it is called."""
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from cyclopts import App, Parameter
@@ -10,50 +12,57 @@ from unmask.config_file import read_config_file
 
 
 class Command(NamedTuple):
-    """One command. name: its words, such as `serve start`. function: `module:name`."""
+    """One command. name: its words, such as `serve start`. function: `module:name` in `unmask.commands`."""
 
     name: str
     function: str
-    help: str
+
+    @property
+    def summary(self) -> str:
+        """The first line of the function's docstring, read without importing its module."""
+        module, _, name = self.function.partition(":")
+        source = (Path(__file__).with_name("commands") / f"{module}.py").read_text(encoding="utf-8")
+        found = next(n for n in ast.parse(source).body if isinstance(n, ast.FunctionDef) and n.name == name)
+        return (ast.get_docstring(found) or "").partition("\n")[0]
 
 
 ABOUT = "Train, calibrate, export and serve a deepfake-image detector."
 GROUPS: dict[str, tuple[Command, ...]] = {
     "Train": (
-        Command("train", "train:train", "Train, calibrate and evaluate a detector on labelled photos."),
-        Command("evaluate", "evaluate:evaluate", "Evaluate a checkpoint or an exported model on labelled photos."),
-        Command("calibrate", "evaluate:calibrate", "Fit the calibration or the threshold of a finished run again."),
-        Command("audit", "data:audit", "Find duplicates, leaks, unreadable files and shortcuts in a data folder."),
-        Command("faults", "train:faults", "Train with each kind of injected fault and compare with a clean run."),
-        Command("inspect", "data:inspect", "Print what a checkpoint is, without running code from it."),
-        Command("push", "data:push", "Push a finished run to the Hugging Face hub."),
-        Command("demo-data", "data:demo_data", "Draw the demo set: portraits, photographed and forged."),
+        Command("train", "train:train"),
+        Command("evaluate", "evaluate:evaluate"),
+        Command("calibrate", "evaluate:calibrate"),
+        Command("audit", "data:audit"),
+        Command("faults", "train:faults"),
+        Command("inspect", "data:inspect"),
+        Command("push", "data:push"),
+        Command("demo-data", "data:demo_data"),
     ),
     "Export": (
-        Command("export", "export:export", "Write ONNX, TorchScript and archives from a run, proven equal to it."),
-        Command("verify", "export:verify", "Check the hashes and the parity of exported artifacts."),
-        Command("recalibrate", "export:recalibrate", "Give artifacts the calibration that their run has now."),
+        Command("export", "export:export"),
+        Command("verify", "export:verify"),
+        Command("recalibrate", "export:recalibrate"),
     ),
     "Serve": (
-        Command("serve start", "serve:start", "Start a server; it runs until TERM or Ctrl-C."),
-        Command("serve stop", "serve:stop", "Drain a server and end it."),
-        Command("serve status", "serve:status", "Print the state of a server as JSON; exit with 0 when it is ready."),
-        Command("serve promote", "serve:promote", "Make a version the default one."),
-        Command("serve token", "serve:token", "Print the token for predictions, or renew it."),
-        Command("serve render", "serve:render", "Write TorchServe's files and print the command that uses them."),
-        Command("serve setup", "serve:setup", "Generate the gRPC stubs and print their folder."),
+        Command("serve start", "serve:start"),
+        Command("serve stop", "serve:stop"),
+        Command("serve status", "serve:status"),
+        Command("serve promote", "serve:promote"),
+        Command("serve token", "serve:token"),
+        Command("serve render", "serve:render"),
+        Command("serve setup", "serve:setup"),
     ),
     "Score": (
-        Command("predict", "serve:predict", "Send photos to a server; print one verdict a line."),
-        Command("score", "score:score", "Score files and folders without a server."),
+        Command("predict", "serve:predict"),
+        Command("score", "score:score"),
     ),
     "Measure": (
-        Command("bench run", "bench:run", "Load a server with Locust and write a report."),
-        Command("bench roofline", "bench:roofline", "Measure the same work in one process, without a server."),
-        Command("bench compare", "bench:compare", "Compare a server with the roofline and with other servers."),
-        Command("bench soak", "bench:soak", "Load a server for long and look for leaks."),
-        Command("bench training", "bench:training", "Compare training throughput with timm's recipe."),
-        Command("bench results", "bench:results", "Train every architecture on two sets and write docs/results.md."),
+        Command("bench run", "bench:run"),
+        Command("bench roofline", "bench:roofline"),
+        Command("bench compare", "bench:compare"),
+        Command("bench soak", "bench:soak"),
+        Command("bench training", "bench:training"),
+        Command("bench results", "bench:results"),
     ),
 }
 FOLDERS = {"serve": "Start, stop and inspect a server.", "bench": "Measure servers and training."}
@@ -91,7 +100,7 @@ def overview(folder: str = "") -> str:
     lines = [f"Usage: {name} COMMAND [OPTIONS]", "", about, ""]
     for group, commands in GROUPS.items():
         if listed := [command for command in commands if not folder or command.name.startswith(f"{folder} ")]:
-            lines += [group, *(f"  {command.name:<15} {command.help}" for command in listed), ""]
+            lines += [group, *(f"  {command.name:<15} {command.summary}" for command in listed), ""]
     return "\n".join(
         [*lines, "`unmask COMMAND --help` lists the options of a command. `unmask --version` prints the version."]
     )

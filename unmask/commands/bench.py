@@ -187,7 +187,7 @@ def compare(
     photo_count: PhotoCount = 100,
     out: Out = None,
 ) -> int:
-    """Compare a server with the roofline and with other servers, in one run.
+    """Compare a server with the roofline and with other servers.
 
     Parameters
     ----------
@@ -280,7 +280,7 @@ def training(
     device: Literal["cpu", "cuda"] = "cpu",
     bf16: Switch = False,
 ) -> int:
-    """Compare training throughput with timm's recipe, side by side.
+    """Compare training throughput with timm's recipe.
 
     Parameters
     ----------

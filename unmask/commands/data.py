@@ -12,7 +12,7 @@ from unmask.parameters import AsJson, Count, LabelledPhotos, Switch
 
 
 def audit(directory: LabelledPhotos, /, *, group_by: str | None = None, out: Path | None = None, json_: AsJson = False) -> int:
-    """Report duplicates, leaks between Train and Validation, unreadable files and shortcuts.
+    """Find duplicates, leaks, unreadable files and shortcuts in a data folder.
 
     Exits with 1 where there are leaks; all else is a warning.
 
@@ -31,7 +31,7 @@ def audit(directory: LabelledPhotos, /, *, group_by: str | None = None, out: Pat
 
 
 def inspect(checkpoint: Annotated[Path, Parameter(help="best_model.pth, final_model.pth or last.pth.")], /) -> int:
-    """Print a checkpoint's model, image spec, options and metrics as JSON; no code in the file is run."""
+    """Print what a checkpoint is, without running code from it."""
     from training.models.inspection import describe
 
     print(json.dumps(describe(checkpoint), indent=2))
@@ -39,7 +39,7 @@ def inspect(checkpoint: Annotated[Path, Parameter(help="best_model.pth, final_mo
 
 
 def push(run: Path, repository: str, /, *, public: Switch = False, allow_faulty: Switch = False) -> int:
-    """Push weights, calibration, metrics and model card of a run to the Hugging Face hub, in one commit.
+    """Push a finished run to the Hugging Face hub.
 
     The token is that of HF_TOKEN or of `hf auth login`.
 
@@ -68,7 +68,7 @@ def demo_data(
     size: Count | None = None,
     seed: Annotated[int, Parameter(help="The same seed draws the same photos.")] = 0,
 ) -> int:
-    """Draw labelled portraits, photographed and forged, with code alone.
+    """Draw the demo set: portraits, photographed and forged.
 
     Parameters
     ----------

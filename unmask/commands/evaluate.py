@@ -33,7 +33,7 @@ def evaluate(
     seed: Seed = 0,
     json_: AsJson = False,
 ) -> int:
-    """Evaluate a checkpoint or an exported model on labelled photos, with 95 % intervals.
+    """Evaluate a checkpoint or an exported model on labelled photos.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def calibrate(
     target_fpr: Annotated[float | None, Parameter(validator=Number(gt=0, lt=0.5))] = None,
     seed: Seed = 0,
 ) -> int:
-    """Fit the calibration of a finished run again, and with --target-fpr its threshold; the weights stay as they are.
+    """Fit the calibration or the threshold of a finished run again.
 
     Photos that the run was trained or tuned on, or is reported on, are left out.
     `unmask recalibrate ARTIFACTS --run RUN` then takes the result into artifacts that were exported before.

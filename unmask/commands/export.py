@@ -29,7 +29,7 @@ def export(
     allow_faulty: Switch = False,
     json_: AsJson = False,
 ) -> int:
-    """Write model.onnx, manifest.json and two TorchServe archives from a training run, proven equal to it.
+    """Write ONNX, TorchScript and archives from a run, proven equal to it.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def export(
 
 
 def verify(artifacts: Artifacts, /, *, photos: Path | None = None, json_: AsJson = False) -> int:
-    """Check the hashes of artifacts and of what their archives hold, and that ONNX and TorchScript agree.
+    """Check the hashes and the parity of exported artifacts.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ def recalibrate(
     photos: Path | None = None,
     json_: AsJson = False,
 ) -> int:
-    """Give artifacts the calibration curve and the threshold that their run has now; no weight changes.
+    """Give artifacts the calibration that their run has now.
 
     Parameters
     ----------

@@ -22,7 +22,7 @@ def score(
     batch: Count = 16,
     quiet: Switch = False,
 ) -> int:
-    """Score files and folders with model.onnx, without a server.
+    """Score files and folders without a server.
 
     Exits with 0 when every photo has a verdict and with 1 when one has not.
 

@@ -66,7 +66,7 @@ def status(*, state: State = None) -> int:
 def promote(
     version: Annotated[str, Parameter(help="A version that `unmask serve status` lists.")], /, *, state: State = None
 ) -> int:
-    """Make a version the default one, which answers requests that name none; the same command goes back."""
+    """Make a version the default one."""
     from serve import control
 
     before = control.promote(_state(state), version)
@@ -80,7 +80,7 @@ def token(
     renew: Annotated[Switch, Parameter(help="Make a new one; the earlier one is refused at once.")] = False,
     state: State = None,
 ) -> int:
-    """Print the token for predictions of a server that was started with --token-auth."""
+    """Print the token for predictions, or renew it."""
     from serve import control
 
     print(control.token(_state(state), renew=renew))
@@ -101,7 +101,7 @@ def render(*, settings: ServerSettings = None, out: Annotated[Path, Parameter(he
 
 
 def setup() -> int:
-    """Generate the gRPC stubs from TorchServe's own protos and print their folder."""
+    """Generate the gRPC stubs and print their folder."""
     from serve import grpc_stubs
 
     print(grpc_stubs.generate())
@@ -120,7 +120,7 @@ def predict(
     concurrency: Count = 8,
     state: State = None,
 ) -> int:
-    """Send photos to a server; print one JSON verdict a line, in order; exit with 1 if one failed.
+    """Send photos to a server; print one verdict a line.
 
     Parameters
     ----------

@@ -62,7 +62,7 @@ class GridOptions(FitOptions):
 
 
 def train(*, options: FitOptions, earlier: EarlierOptions = EarlierOptions(), config: Config = None) -> int:
-    """Train a detector on labelled photos, calibrate it, and write a run folder with a report."""
+    """Train, calibrate and evaluate a detector on labelled photos."""
     options = earlier.applied(options)
     _before_torch()
     from training.fit.fit import fit  # after the options are known to be good: torch takes seconds to import
@@ -76,7 +76,7 @@ def train(*, options: FitOptions, earlier: EarlierOptions = EarlierOptions(), co
 
 
 def faults(*, options: GridOptions, earlier: EarlierOptions = EarlierOptions(), config: Config = None) -> int:
-    """Train briefly with each kind of fault, one run in a folder each, and plot AUC and calibration error against a clean run.
+    """Train with each kind of injected fault and compare with a clean run.
 
     The same command continues where it was stopped.
     """
