@@ -125,17 +125,15 @@ def peer_server(peer: str, artifacts: Path, photo: bytes) -> Iterator[Server]:
 
     Raises `StartupFailed` with the end of its log when it does not.
     """
-    with socket.create_server((LOOPBACK, 0)) as free:
-        port = free.getsockname()[1]
     module = f"benchmarks.peers.{peer}_app"
     workers = available_cpus()
-    command = {
-        "fastapi": ["uvicorn", f"{module}:app", "--port", str(port), "--workers", str(workers), "--log-level", "warning"],
-        "litserve": [module, "--port", str(port)],
-    }[peer]
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, "PYTHONPATH": path, "MODEL": str((artifacts / "model.onnx").resolve())}
-    with TemporaryDirectory(prefix="unmask-peer-") as scratch:
+    with TemporaryDirectory(prefix="unmask-peer-") as scratch, _held_port() as port:
+        command = {
+            "fastapi": ["uvicorn", f"{module}:app", "--port", str(port), "--workers", str(workers), "--log-level", "warning"],
+            "litserve": [module, "--port", str(port)],
+        }[peer]
         log = Path(scratch) / "peer.log"
         print(f"starting {peer}", file=sys.stderr)
         with log.open("wb") as output:
@@ -145,6 +143,18 @@ def peer_server(peer: str, artifacts: Path, photo: bytes) -> Iterator[Server]:
                 yield Server(Target(f"http://{LOOPBACK}:{port}", ""), None, {"workers": workers}, child.pid)
             finally:
                 process.stop(child, STOP_SECONDS)
+
+
+@contextmanager
+def _held_port() -> Iterator[int]:
+    """A port of loopback that no other process is given before the peer binds to it.
+
+    This process stays bound to it and does not listen; with SO_REUSEADDR on both sides the peer can bind to it too.
+    """
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind((LOOPBACK, 0))
+        yield held.getsockname()[1]
 
 
 def _await_answer(child: subprocess.Popen[bytes], url: str, photo: bytes, log: Path) -> None:

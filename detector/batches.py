@@ -1,4 +1,4 @@
-"""Many files to decoded batches: each a picture or the error that stands in its place, the next batch decoded meanwhile."""
+"""Decode files in batches, the next batch while the caller works on this one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Decoded = NDArray[np.uint8] | UnmaskError
 
 
 def decode_file(path: Path, spec: ImageSpec) -> Decoded:
-    """The pixels of a file, uint8[size, size, 3], or why there are none; nothing is raised for a file that is no photo."""
+    """The pixels of a file, uint8[size, size, 3], or the error that explains why there are none."""
     try:
         return decode_image(path.read_bytes(), spec)
     except OSError as error:
@@ -27,9 +27,9 @@ def decode_file(path: Path, spec: ImageSpec) -> Decoded:
 
 
 def decoded_batches(paths: Sequence[Path], spec: ImageSpec, size: int) -> Iterator[list[Decoded]]:
-    """Lists of `size` entries (the last may be shorter), one entry for each path, in order.
+    """Lists of `size` entries, in order: a file's pixels, uint8[size, size, 3], or its error. The last list may be shorter.
 
-    Pillow decodes without the interpreter lock, so threads decode the next batch while the caller works on this one.
+    Pillow decodes without the interpreter lock, so threads decode the next batch meanwhile.
     """
     with ThreadPoolExecutor() as pool:
         ahead = [pool.submit(decode_file, path, spec) for path in paths[:size]]

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from detector.errors import FileError
 
 Array = NDArray[np.float32]
-_MARGIN = 0.01  # by how much ramps are gentler than asked, so that float32 knots keep what was asked
+_MARGIN = 0.01  # ramps are this much gentler than the limit, so that knots rounded to float32 stay within it
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,9 +44,9 @@ class CalibrationCurve:
         object.__setattr__(self, "y", y)
 
     def __call__(self, raw_prob: ArrayLike) -> Array:
-        """Calibrated probabilities, float32 of the input's shape; constant outside the knots, NaN stays NaN.
+        """Calibrated probabilities, float32 of the input's shape; constant outside the knots, NaN for NaN.
 
-        Exact linear interpolation in float32: compare, sum, gather, lerp, as the exported graph does it.
+        Linear interpolation in float32 by the same steps as the exported graph: compare, sum, gather, interpolate.
         """
         p = np.clip(np.asarray(raw_prob, dtype=np.float32), self.x[0], self.x[-1])
         i = np.clip(np.searchsorted(self.x, p, side="right") - 1, 0, len(self.x) - 2)  # = sum(p >= x) - 1
@@ -61,9 +61,9 @@ class CalibrationCurve:
 
     @classmethod
     def from_knots(cls, x: Sequence[float] | ArrayLike, y: Sequence[float] | ArrayLike) -> CalibrationCurve:
-        """A curve from float64 knots, such as scikit-learn's; knots that are one number in float32 are merged.
+        """A curve from float64 knots, such as scikit-learn's; knots that are equal in float32 are merged.
 
-        A single knot (all data on one value) becomes a constant curve.
+        A single knot, which is what data of one value give, becomes a constant curve.
         """
         x32, y64 = np.asarray(x, dtype=np.float32), np.asarray(y, dtype=np.float64)
         keep, inverse = np.unique(x32, return_inverse=True)
@@ -74,23 +74,23 @@ class CalibrationCurve:
 
     @property
     def max_slope(self) -> float:
-        """Steepest rise between two knots: how far one unit of noise in the raw probability can move the answer."""
+        """Largest slope between two knots: how far a unit of noise in the raw probability moves the calibrated one."""
         return float((np.diff(self.y.astype(np.float64)) / np.diff(self.x.astype(np.float64))).max())
 
     def with_max_slope(self, limit: float) -> CalibrationCurve:
-        """The curve with every step widened into a ramp no steeper than `limit`.
+        """The curve with each step widened into a ramp that is no steeper than `limit`, float32 rounding included.
 
-        Isotonic fits have near-vertical steps, and the raw probability of one photo differs by float noise with the batch it
-        travels in; a step of height h becomes a ramp h / `limit` wide or wider, half on either side. This is the mean of the
-        greatest Lipschitz minorant and the least majorant (Pasch–Hausdorff envelopes), so it is monotone too. The slope of
-        the result, float32 rounding included, is at most `limit`.
+        Isotonic fits have near-vertical steps, and the raw probability of a photo varies by float noise with the batch that it
+        is in. A step of height h becomes a ramp at least h / `limit` wide, half on either side: the mean of the greatest
+        Lipschitz minorant and the least majorant (Pasch–Hausdorff envelopes), which is monotone too.
+        Raises `ValueError` when `limit` is not a finite number above zero.
         """
         if limit <= 0 or not np.isfinite(limit):
             raise ValueError("limit must be a finite number above zero")
         if self.max_slope <= limit:
             return self
         x, y = self.x.astype(np.float64), self.y.astype(np.float64)
-        # A constant stretch on either side lets a step at the first or last knot spread outwards too, as far as [0, 1] goes.
+        # Constant stretches on both sides let steps at the first and last knot spread outwards within [0, 1].
         x, y = np.concatenate([[0.0], x, [1.0]]), np.concatenate([y[:1], y, y[-1:]])
         x, first = np.unique(x, return_index=True)
         y = y[first]
@@ -98,18 +98,18 @@ class CalibrationCurve:
         low_x, low_y = _minorant(x, y, ramp)
         high_x, high_y = _minorant(1 - x[::-1], 1 - y[::-1], ramp)
         high_x, high_y = 1 - high_x[::-1], 1 - high_y[::-1]
-        # Sampled where float32 has a number, and no closer than where rounding of y (2**-24 for two) could be seen in a slope.
+        # Knots are float32 numbers, far enough apart that rounding y (2**-24 for two knots) does not change a slope visibly.
         grid = _spaced(np.union1d(low_x, high_x).astype(np.float32).astype(np.float64), 2.0**-24 / (_MARGIN * ramp))
         values = (np.interp(grid, low_x, low_y) + np.interp(grid, high_x, high_y)) / 2
         return CalibrationCurve.from_knots(grid, np.clip(values, 0, 1))
 
     def to_dict(self) -> dict[str, list[float]]:
-        """Knots as JSON numbers; float32 survives the trip exactly."""
+        """Knots as JSON numbers, from which `from_dict` makes the same float32 values."""
         return {"x": [float(v) for v in self.x], "y": [float(v) for v in self.y]}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> CalibrationCurve:
-        """Inverse of `to_dict`."""
+        """Inverse of `to_dict`. Raises `FileError` for anything else."""
         if "x" not in values or "y" not in values:
             raise FileError("calibration curve: needs the keys x and y")
         try:
@@ -119,7 +119,7 @@ class CalibrationCurve:
 
 
 def _spaced(knots: NDArray[np.float64], gap: float) -> NDArray[np.float64]:
-    """The first and the last of increasing `knots`, and those between that leave `gap` to the one before and to the last."""
+    """Increasing `knots` without those that are closer than `gap` to the one before or to the last."""
     kept = [knots[0]]
     for knot in knots[1:-1]:
         if knot - kept[-1] >= gap and knots[-1] - knot >= gap:

@@ -1,4 +1,4 @@
-"""How many CPUs this process may really use."""
+"""The CPUs that this process may use."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from pathlib import Path
 
 
 def available_cpus(root: Path = Path("/")) -> int:
-    """The smaller of the CPU affinity and the control group's quota, at least 1.
+    """Number of CPUs by the affinity mask and the control group's quota, whichever is smaller; at least 1.
 
-    `os.cpu_count` and the runtimes' own defaults count the machine's CPUs, also inside a container limited to two.
-    root: of the file system that `/proc` and `/sys` are looked for in.
+    `os.cpu_count` and the runtimes' defaults count all CPUs of the machine, also inside a container that is limited to two.
+    root: folder that holds `proc` and `sys`.
     """
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min([count, *map(int, _quotas(root))]))
 
 
 def _quotas(root: Path) -> list[float]:
-    """CPUs by the quotas of this process's control group and those above it (v2 `cpu.max`, v1 `cpu.cfs_*`)."""
+    """Quotas, in CPUs, of this process's control group and its parents (v2 `cpu.max`, v1 `cpu.cfs_*`)."""
     base = root / "sys/fs/cgroup"
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
@@ -33,7 +33,7 @@ def _quotas(root: Path) -> list[float]:
 
 
 def _quota(folder: Path) -> float | None:
-    """The quota set on one control group, None where there is no limit."""
+    """Quota of one control group in CPUs, None without a limit."""
     for read in (_version_2, _version_1):
         try:
             limit, period = read(folder)
@@ -56,7 +56,7 @@ def _version_1(folder: Path) -> tuple[float, float]:
 
 
 def has_vnni() -> bool:
-    """Whether this is known to be an x86 CPU that multiplies and adds bytes exactly in one instruction (VNNI)."""
+    """Whether the CPU is known to have VNNI, x86 instructions that add products of 8-bit numbers exactly in 32 bits."""
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
     except OSError:  # another system than Linux

@@ -1,4 +1,4 @@
-"""The one way from an encoded photo to pixels; training, export, serving and benchmarks all come through here."""
+"""Decode an encoded photo to the pixels that a model sees; training, export, serving and benchmarks all use this."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# First bytes of what people send by mistake, so that the refusal can name it.
+# First bytes of other formats that people send, so that the error can name them.
 _KNOWN_MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"GIF8", "a GIF"),
     (b"BM", "a BMP"),
@@ -46,7 +46,7 @@ _KNOWN_MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"\0\0\0\x0cJXL ", "a JPEG XL"),
     (b"\0\0\0\x0cjP  ", "a JPEG 2000"),
 )
-# Pillow warns of each EXIF entry that it can't read: one photo could write 65,535 lines into a server's log.
+# Pillow warns about each EXIF entry that it can't read: one photo could write 65,535 lines into a server's log.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 _BOX_BRANDS = {b"heic": "a HEIC", b"heix": "a HEIC", b"mif1": "a HEIF", b"avif": "an AVIF", b"avis": "an AVIF"}
 
@@ -69,8 +69,8 @@ def decode_image(data: bytes | bytearray | memoryview, spec: ImageSpec) -> NDArr
     check_outline(data, spec.max_pixels)
     image = _open(data, spec)
     try:
-        # Scaled decoding stops at the last power of two that still has `size` pixels on the shorter side,
-        # so the antialiased resize below always has at least one source pixel for each one it makes.
+        # Scaled decoding stops at the last power of two that leaves `size` pixels on the shorter side, so the antialiased
+        # resize below has at least one source pixel for each pixel that it makes.
         image.draft("RGB", (spec.size, spec.size))
         image.load()
         small = _resize(_resizable(image), spec)
@@ -78,8 +78,8 @@ def decode_image(data: bytes | bytearray | memoryview, spec: ImageSpec) -> NDArr
         raise
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, EOFError, zlib.error …
         raise _undecodable(data, str(image.format), error) from None
-    # Only now: Pillow's PNG plugin loads the pixels to find EXIF, and a failure swallowed there would leave half a picture.
-    # The square is turned, not the photo: the same but for rounding, and no second copy of a large one.
+    # EXIF is read after the pixels: Pillow's PNG plugin loads the pixels to find it, and hides a failure that leaves half a
+    # picture. Turning the small square gives the same pixels but for rounding, without a second copy of a large photo.
     orientation = _orientation(image)
     if orientation in _TRANSPOSE:
         small = small.transpose(_TRANSPOSE[orientation])
@@ -87,7 +87,7 @@ def decode_image(data: bytes | bytearray | memoryview, spec: ImageSpec) -> NDArr
 
 
 def _open(data: bytes, spec: ImageSpec) -> ImageFile.ImageFile:
-    """Read the header only, and hold it against the bounds."""
+    """Open an image from its header and check its sides. Raises `ImageError`."""
     try:
         image = Image.open(BytesIO(data), formats=ACCEPTED_FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -103,7 +103,7 @@ def _open(data: bytes, spec: ImageSpec) -> ImageFile.ImageFile:
 
 
 def _unopened(data: bytes) -> ImageError:
-    """Say why a header could not be read: another format, an end too early, or damage."""
+    """The error for a header that can't be read: another format, a truncated file or a damaged one."""
     jpeg, png = data.startswith(b"\xff\xd8"), data.startswith(b"\x89PNG\r\n\x1a\n")
     webp = data.startswith(b"RIFF") and data[8:12] == b"WEBP"
     if jpeg or png or webp:
@@ -122,25 +122,24 @@ def _name_of(data: bytes) -> str:
     try:
         data[:256].decode("utf-8")
     except UnicodeDecodeError as error:
-        # A cut in the middle of a character is still text.
+        # The first 256 bytes of a text may end in the middle of a character.
         if error.start < min(len(data), 256) - 4:
             return "not a known image format"
     return "text" if b"\0" not in data[:256] else "not a known image format"
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation 1–8 (CIPA DC-008 4.6.4 A); a damaged EXIF block must not cost the photo."""
+    """EXIF orientation 1–8 (CIPA DC-008 4.6.4 A), 1 when the EXIF block is missing or damaged."""
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # the EXIF parser raises whatever its garbage led it to
+    except Exception:  # the EXIF parser raises many kinds of errors on damaged data
         return 1
 
 
 def _resizable(image: Image.Image) -> Image.Image:
     """The photo in a mode whose values may be averaged: L, RGB, or RGBa, which is RGB times alpha.
 
-    What is the same before and after averaging is left for after, when the picture is small: a photo of the largest size
-    accepted weighs 200 MB in any of these modes.
+    Conversions that commute with averaging happen after the resize: the largest accepted photo takes 200 MB in each mode.
     """
     if image.mode in ("L", "RGB") and "transparency" not in image.info:
         return image
@@ -162,20 +161,20 @@ def _resize(image: Image.Image, spec: ImageSpec) -> Image.Image:
 
 
 def _on_white(image: Image.Image) -> NDArray[np.uint8]:
-    """uint8[H, W, 3] of an RGBa picture over white: what alpha does not cover is white."""
+    """An RGBa picture over white, uint8[H, W, 3]."""
     pixels = np.asarray(image).astype(np.int16)
     on_white: NDArray[np.uint8] = np.clip(pixels[:, :, :3] + 255 - pixels[:, :, 3:], 0, 255).astype(np.uint8)
     return on_white
 
 
 def _undecodable(data: bytes, name: str, error: Exception | None) -> TruncatedImage | CorruptImage:
-    """A file of an accepted format that gave no picture: whether it ends too early, or is damaged inside."""
+    """The error for a file of an accepted format that does not decode: truncated or corrupt."""
     complete = {
         "JPEG": data.rstrip(b"\0").endswith(b"\xff\xd9"),
         "PNG": b"IEND" in data[-64:],
         "WEBP": len(data) >= 12 and int.from_bytes(data[4:8], "little") + 8 <= len(data),
     }
-    # Pillow has no type for a file that ends too early; the words are the only sign where the end looks right.
+    # Pillow raises no type of its own for a truncated file; where the end looks right, its message is the only sign.
     if not complete.get(name.upper(), True) or "truncated" in str(error):
         return TruncatedImage(f"the {name} file ends before the picture does ({len(data)} bytes); send it whole")
     return CorruptImage(f"the {name} file is damaged and can't be decoded")

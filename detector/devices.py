@@ -14,9 +14,9 @@ _FIRST = {"cpu": CPU, "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExec
 
 @dataclass(frozen=True)
 class Device:
-    """A kind of execution provider and, of GPUs, which one.
+    """A device that ONNX Runtime runs on.
 
-    kind: cpu, cuda or tensorrt, which leaves to cuda what it can't do itself.
+    kind: cpu, cuda or tensorrt; TensorRT leaves layers that it does not support to CUDA. index: of the GPU.
     """
 
     kind: str
@@ -24,7 +24,7 @@ class Device:
 
     @classmethod
     def parse(cls, name: str) -> Device:
-        """From `cpu`, `cuda`, `cuda:N`, `tensorrt` or `tensorrt:N`. Raises `FileError` for any other name."""
+        """The device named `cpu`, `cuda`, `cuda:N`, `tensorrt` or `tensorrt:N`. Raises `FileError` for any other name."""
         kind, _, index = name.partition(":")
         if kind not in _FIRST or (index and (kind == "cpu" or not index.isdecimal())):
             raise FileError(f"device {name!r} is unknown; cpu, cuda, cuda:N, tensorrt and tensorrt:N are accepted")
@@ -32,29 +32,29 @@ class Device:
 
     @property
     def memory(self) -> str:
-        """Whose memory it computes in, as ONNX Runtime and verdicts name it: cpu or cuda."""
+        """Kind of memory that inputs and outputs are in, as ONNX Runtime names it: cpu or cuda."""
         return "cpu" if self.kind == "cpu" else "cuda"
 
     @property
     def name(self) -> str:
-        """What a verdict says: cpu or cuda:N."""
+        """Name of the device in verdicts: cpu or cuda:N."""
         return "cpu" if self.kind == "cpu" else f"cuda:{self.index}"
 
     @property
     def provider(self) -> str:
-        """The execution provider that has to be there."""
+        """The execution provider that ONNX Runtime must have."""
         return _FIRST[self.kind]
 
     def providers(self, *, graphs: bool = False, engines: Path | None = None) -> list[Provider]:
-        """ONNX Runtime's `providers`, the first one preferred.
+        """The argument `providers` of an ONNX Runtime session, the preferred one first.
 
-        graphs: record the kernels of a batch size once and replay them (CUDA graphs); every input and output must then stay
-        where it is. engines: a folder where TensorRT keeps what it has built, which takes it minutes.
-        Options as in onnxruntime.ai/docs/execution-providers, CUDA and TensorRT.
+        graphs: record the kernels of each batch size once and replay them (CUDA graphs); inputs and outputs must then keep
+        their addresses. engines: folder for the engines that TensorRT builds, which takes minutes.
+        Source: onnxruntime.ai/docs/execution-providers, CUDA and TensorRT.
         """
         chain: list[Provider] = [CPU]
         if self.kind != "cpu":
-            # TensorFloat-32 keeps 10 bits of a product's mantissa: the calibrated answer would move with the batch.
+            # TensorFloat-32 keeps 10 bits of a product's mantissa: the calibrated probability would vary with the batch.
             cuda = {"device_id": str(self.index), "use_tf32": "0"}
             recorded = graphs and self.kind == "cuda"
             chain.insert(0, ("CUDAExecutionProvider", cuda | ({"enable_cuda_graph": "1"} if recorded else {})))

@@ -1,4 +1,4 @@
-"""Typed errors: each has a stable code for programs, a status for HTTP and a message for the person who gets it."""
+"""Errors, each with a stable code for programs, an HTTP status and a message for people."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import ClassVar
 class UnmaskError(Exception):
     """A failure that a user can act on.
 
-    `code` is stable across releases and safe to match on, `status` is the HTTP status a server answers with,
-    and `message` says what is wrong and what would be accepted. A message never holds a server-side path.
+    code: stable across releases, for programs to compare with. status: the HTTP status that a server answers with.
+    message: what is wrong and what is accepted; in an answer to a client it names no path of the server.
     """
 
     code: ClassVar[str] = "internal_error"
@@ -21,14 +21,14 @@ class UnmaskError(Exception):
 
 
 class UsageError(UnmaskError):
-    """A command was called with arguments that can't work; commands exit with 2."""
+    """A command has arguments that can't work; it exits with 2."""
 
     code = "usage"
     status = 400
 
 
 class FileError(UnmaskError):
-    """A file of ours is missing, unreadable, of a wrong format or not what its manifest says."""
+    """A file is missing, unreadable, of a wrong format or not what its manifest says."""
 
     code = "bad_file"
     status = 500
@@ -42,28 +42,28 @@ class ModelOutputError(UnmaskError):
 
 
 class ImageError(UnmaskError):
-    """The bytes that were sent are not a photo this detector can judge."""
+    """The bytes are not a photo that can be scored; base of the errors that say why."""
 
     code = "invalid_image"
     status = 422
 
 
 class EmptyImage(ImageError):
-    """No bytes at all."""
+    """The image has no bytes."""
 
     code = "empty_image"
     status = 400
 
 
 class UnsupportedFormat(ImageError):
-    """Neither JPEG, PNG nor WebP; the message names what it is when that can be told."""
+    """The image is neither JPEG, PNG nor WebP; the message names its format when that is known."""
 
     code = "unsupported_format"
     status = 415
 
 
 class ImageTooLarge(ImageError):
-    """The header promises more pixels than the spec allows; nothing was decoded."""
+    """The header gives more pixels than the image spec allows; nothing is decoded."""
 
     code = "image_too_large"
     status = 413
@@ -77,7 +77,7 @@ class BodyTooLarge(ImageError):
 
 
 class ZeroSizedImage(ImageError):
-    """A width or a height of zero."""
+    """The width or the height is zero."""
 
     code = "zero_sized_image"
     status = 422
@@ -91,7 +91,7 @@ class TruncatedImage(ImageError):
 
 
 class CorruptImage(ImageError):
-    """The format is right and the content can't be decoded."""
+    """The format is accepted and the content can't be decoded."""
 
     code = "corrupt_image"
     status = 422

@@ -1,4 +1,4 @@
-"""The manifest: what an artifact is, how it was made, and the hashes that prove it is still that."""
+"""The manifest of exported artifacts: model, image spec, calibration curve, threshold and the SHA-256 of each file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FORMAT = 1
 
 
 def sha256(path: Path) -> str:
-    """Hex SHA-256 of a file, read in blocks."""
+    """Hex SHA-256 of a file. Raises `OSError` when it can't be read."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -28,14 +28,14 @@ def sha256(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Manifest:
-    """`manifest.json`, verified when a model is loaded; a mismatch refuses to serve.
+    """Contents of `manifest.json`.
 
-    files: name to SHA-256 for each file beside the manifest. labels: the two classes, index 1 is what a probability of 1
-    means. threshold: calibrated probability at or above which the prediction is Fake. libraries: versions that made it.
-    training: data fingerprint and arguments. metrics: as reported, with confidence intervals. parity: largest measured
-    differences between checkpoint, ONNX and TorchScript. precision: for "int8" and "fp16", where there are such models, how
-    far they are from float32. reference_scores: histogram of calibrated scores on held-out data,
-    {"edges": [...], "counts": [...]}, to hold production scores against for drift.
+    files: SHA-256 by name of each file beside the manifest. labels: the two classes; a probability of 1 means the second.
+    threshold: calibrated probability at or above which the prediction is Fake. libraries: versions that the export used.
+    training: data fingerprint and arguments. metrics: of the run, with confidence intervals. parity: largest measured
+    differences between checkpoint, ONNX and TorchScript. precision: differences of the int8 and fp16 models, where there are
+    any, from float32. reference_scores: histogram of calibrated scores on held-out data, {"edges": [...], "counts": [...]},
+    to compare production scores with.
     """
 
     model: ModelIdentity
@@ -54,7 +54,7 @@ class Manifest:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Manifest:
-        """Read and validate a manifest; raises `FileError` naming the file and the fault."""
+        """Read and validate a manifest. Raises `FileError` that names the file and what is wrong."""
         path = Path(path)
         values = read_json(path, hint="`unmask export` writes it")
         try:
@@ -132,9 +132,9 @@ class Manifest:
         write_json(Path(path), self.to_dict())
 
     def verify(self, directory: str | os.PathLike[str], only: tuple[str, ...] | None = None) -> None:
-        """Hold the files in `directory` against their hashes; `only` limits it to some names.
+        """Compare files in `directory` with their SHA-256. only: names of files to compare; all without it.
 
-        Raises `FileError` for a file that is missing, changed, or (with `only`) not listed.
+        Raises `FileError` for a file that is missing, changed, unreadable or not listed.
         """
         directory = Path(directory)
         for name in only if only is not None else sorted(self.files):

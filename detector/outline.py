@@ -1,4 +1,4 @@
-"""How much work an encoded photo asks for, read from its outline before a decoder sees it."""
+"""Limits on an encoded photo's sides and number of parts, checked before it is decoded."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import struct
 
 from detector.errors import CorruptImage, ImageTooLarge, ZeroSizedImage
 
-# Pillow steps over a file's parts in Python, about a microsecond each: 16 MiB of the smallest take it seven seconds.
+# Pillow skips a file's parts in Python, at about a microsecond each: 16 MiB of the smallest parts take seven seconds.
 MAX_PARTS = 100_000
-# libjpeg goes over the whole picture once for each scan, though a scan may be ten bytes: a megabyte of them takes it minutes.
-# Encoders write about ten; all that the progressive mode has a use for in four components is below thirty.
+# libjpeg passes over the whole picture once for each scan, and a scan may be ten bytes: a megabyte of scans takes minutes.
+# Encoders write about ten; the progressive mode can use fewer than thirty in four components.
 MAX_SCANS = 50
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # neither a stuffed byte, nor a restart, nor fill (T.81 B.1.1)
 _SOI, _EOI, _SOS, _TEM = 0xD8, 0xD9, 0xDA, 0x01
@@ -18,10 +18,10 @@ _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
 def check_outline(data: bytes, max_pixels: int) -> None:
-    """Refuse a JPEG, PNG or WebP file whose header names sides that are not accepted, or that is in absurdly many parts.
+    """Check the sides in the header of a JPEG, PNG or WebP file, and how many parts the file has.
 
-    What is none of the three, or damaged, or ends too early passes: the decoder has better words for it.
-    Raises `ZeroSizedImage`, `ImageTooLarge`, `CorruptImage`.
+    Other formats, damaged and truncated files pass: the decoder's errors describe them better.
+    max_pixels: most that width x height may be. Raises `ZeroSizedImage`, `ImageTooLarge`, `CorruptImage`.
     """
     if data.startswith(b"\xff\xd8"):
         _check_jpeg(data, max_pixels)
@@ -32,7 +32,7 @@ def check_outline(data: bytes, max_pixels: int) -> None:
 
 
 def check_sides(width: int, height: int, max_pixels: int) -> None:
-    """Refuse sides in pixels: `ZeroSizedImage` for less than one, `ImageTooLarge` for too many together."""
+    """Check a picture's sides in pixels. Raises `ZeroSizedImage`, or `ImageTooLarge` above `max_pixels`."""
     if width < 1 or height < 1:
         raise ZeroSizedImage(f"the image is {width}x{height} pixels; both sides must be at least 1")
     if width * height > max_pixels:
@@ -40,7 +40,7 @@ def check_sides(width: int, height: int, max_pixels: int) -> None:
 
 
 def _check_jpeg(data: bytes, max_pixels: int) -> None:
-    """The frame's sides, the segments and bytes between them before the first scan, and the scans (ITU-T T.81 B.2)."""
+    """Check the frame's sides, the segments and bytes before the first scan, and the scans (ITU-T T.81 B.2)."""
     at, parts, scans = 2, 0, 0
     while marker := _JPEG_MARKER.search(data, at):
         kind, gap, at = data[marker.end() - 1], marker.start() - at, marker.end()
@@ -49,7 +49,7 @@ def _check_jpeg(data: bytes, max_pixels: int) -> None:
         if not scans:
             parts += gap + 1
             _bound(parts, MAX_PARTS, "JPEG", "segments")
-        if kind in (_SOI, _EOI, _TEM):  # no more than the marker
+        if kind in (_SOI, _EOI, _TEM):  # markers without a segment
             continue
         if kind in _FRAMES and not scans and at + 7 <= len(data):
             height, width = struct.unpack_from(">HH", data, at + 3)
@@ -63,7 +63,7 @@ def _check_jpeg(data: bytes, max_pixels: int) -> None:
 
 
 def _check_png(data: bytes, max_pixels: int) -> None:
-    """The header's sides, and the chunks up to the last (PNG specification, 5.3 and 11.2)."""
+    """Check the header's sides and the number of chunks (PNG specification, 5.3 and 11.2)."""
     if data[12:16] == b"IHDR" and len(data) >= 24:
         width, height = struct.unpack_from(">II", data, 16)
         check_sides(width, height, max_pixels)
@@ -75,7 +75,7 @@ def _check_png(data: bytes, max_pixels: int) -> None:
 
 
 def _webp_sides(data: bytes) -> tuple[int, int] | None:
-    """Width and height in the first chunk (RFC 9649, 2.5 to 2.7), None where they are not."""
+    """Width and height from the first chunk (RFC 9649, 2.5 to 2.7), None where it has none."""
     if data[12:16] == b"VP8X" and len(data) >= 30:
         return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
     if data[12:16] == b"VP8L" and len(data) >= 25:

@@ -1,4 +1,4 @@
-"""A heatmap over its photo, as training's report and the server's explanations show it."""
+"""Draw a heatmap over its photo, for training reports and the server's explanations."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-STRENGTH = 0.6  # how far the strongest place of a map hides the photo
-RED, BLUE = (213, 94, 0), (0, 114, 178)  # Okabe and Ito's vermilion and blue, which the colour-blind tell apart
+STRENGTH = 0.6  # opacity where a map is strongest
+RED, BLUE = (213, 94, 0), (0, 114, 178)  # Okabe and Ito's vermilion and blue, distinct to the colour-blind
 
 
 def overlaid(photo: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """A photo, uint8[H, W, 3], under its class-activation map, float32[h, w]: red speaks for fake, blue for real.
+    """Draw a class-activation map, float32[h, w], over its photo, uint8[H, W, 3]: red is evidence for fake, blue for real.
 
-    The strongest place of either kind hides `STRENGTH` of the photo, others in proportion, and zero nothing.
+    The largest absolute value has the opacity `STRENGTH`, others in proportion, and zero none. Returns uint8[H, W, 3].
     """
     size = (photo.shape[1], photo.shape[0])
     largest = max(float(np.abs(heat).max()), 1e-12)

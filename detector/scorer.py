@@ -1,4 +1,4 @@
-"""The local scorer: `model.onnx` and its manifest to verdicts, with no server and no torch."""
+"""Score photos in this process with an exported ONNX model; needs neither a server nor torch."""
 
 from __future__ import annotations
 
@@ -37,12 +37,11 @@ def open_session(
 ) -> onnxruntime.InferenceSession:
     """An ONNX Runtime session for a model's file, or its bytes.
 
-    device: as `Device.parse` takes it. threads: per operator; 0 takes all the CPUs that this process may use. shared: other
-    processes compute on them too, so no thread looks out for work once a run is over. graphs, engines: see
-    `Device.providers`.
-    Raises `FileError` when the model can't be loaded or the device is not there.
+    device: a name that `Device.parse` accepts. threads: per operator; 0 means all CPUs that this process may use. shared:
+    other processes use the same CPUs, so threads stop spinning when a run ends. graphs, engines: see `Device.providers`.
+    Raises `FileError` when the model can't be loaded or the device is not available.
     """
-    # onnxruntime 1.31 keeps a device id and usage events on disk and tries to send them, unless told before its import.
+    # onnxruntime 1.31 stores a device id and usage events and tries to send them, unless this is set before its import.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
@@ -51,14 +50,14 @@ def open_session(
     options.log_severity_level = 3
     if shared:
         options.add_session_config_entry("session.force_spinning_stop", "1")
-    # Without VNNI an x86 CPU adds the products of int8 layers in 16 bits that saturate; this takes a slower way, in 32.
+    # Without VNNI, x86 kernels add int8 products in 16 bits, which saturate; the option selects slower ones that use 32.
     options.add_session_config_entry("session.x64quantprecision", "0" if has_vnni() else "1")
     where = Device.parse(device)
     if where.kind != "cpu":
         onnxruntime.preload_dlls(directory="")  # finds CUDA and cuDNN in the nvidia-* wheels
         os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")  # TensorRT has no option for it; see `Device.providers`
     try:
-        # WeightBiasQuantization rounds float32 layers between int8 ones to integers too, with one scale for all channels.
+        # WeightBiasQuantization also rounds float32 layers between int8 ones, with one scale for all channels.
         session = onnxruntime.InferenceSession(
             _path_or_bytes(model),
             options,
@@ -88,16 +87,16 @@ def run_graph(
     outputs: Sequence[str],
     options: onnxruntime.RunOptions | None = None,
 ) -> list[NDArray[np.float32]]:
-    """The named outputs of the scoring graph for uint8[N, H, W, 3]; what leads to the others is not computed.
+    """The named outputs of the scoring graph for images, uint8[N, H, W, 3]; layers that only others need are skipped.
 
-    Without the run option ONNX Runtime evaluates every output, the heatmap too, and throws away what was not asked for.
+    options: from `run_options`; made for this run without it.
     """
     result: list[Scores] = session.run(list(outputs), {"images": images}, options or run_options())
     return result
 
 
 def run_options() -> onnxruntime.RunOptions:
-    """For a run that computes what is asked for and no more."""
+    """Options of a run that computes only the requested outputs; by default ONNX Runtime computes the heatmap always."""
     import onnxruntime
 
     options = onnxruntime.RunOptions()
@@ -125,10 +124,11 @@ def _refuse_other_files(model: Path) -> None:
 
 
 class Scorer:
-    """Photos in, verdicts out, in this process.
+    """Scores photos with an exported ONNX model in this process.
 
-    model: path of `model.onnx`; `manifest.json` beside it is loaded and the model's hash checked before anything runs.
-    Raises `FileError` when either is missing, changed or unreadable.
+    model: path of `model.onnx`, with its `manifest.json` beside it; the model's SHA-256 is checked before it is loaded.
+    device: a name that `Device.parse` accepts. threads: per operator; 0 means all CPUs that this process may use.
+    Raises `FileError` when a file is missing, changed or unreadable, or the device is not available.
     """
 
     def __init__(self, model: str | os.PathLike[str], *, device: str = "cpu", threads: int = 0) -> None:
@@ -140,21 +140,28 @@ class Scorer:
         self._session = open_session(path, device=device, threads=threads)
 
     def scores(self, images: NDArray[np.uint8]) -> tuple[Scores, Scores, Scores]:
-        """Logit, raw and calibrated probability, float32[N] each, of uint8[N, H, W, 3] from `decode_image`."""
+        """Logits, raw and calibrated probabilities, float32[N] each, of images, uint8[N, H, W, 3], from `decode_image`."""
         logit, raw_prob, calibrated_prob = run_graph(self._session, images, OUTPUTS)
         return logit, raw_prob, calibrated_prob
 
     def heatmaps(self, images: NDArray[np.uint8]) -> Scores:
-        """Class-activation maps of the logit, float32[N, h, w], of uint8[N, H, W, 3]: above zero speaks for fake."""
+        """Class-activation maps of the logit, float32[N, h, w], of images, uint8[N, H, W, 3]; above zero leans fake.
+
+        Source: Zhou et al., Learning Deep Features for Discriminative Localization, CVPR 2016.
+        """
         return run_graph(self._session, images, ("heatmap",))[0]
 
     def score_images(self, images: Sequence[NDArray[np.uint8]], *, use_calibrator: bool = True) -> list[Verdict]:
-        """Verdicts for decoded images, in order, in one batch."""
+        """Verdicts for decoded images, uint8[H, W, 3] each, in order and in one batch.
+
+        use_calibrator: decide on the calibrated probability, otherwise on the raw one. Raises `ModelOutputError` when a score
+        is not finite.
+        """
         return [
             self.manifest.verdict(*scores, device=self.device, use_calibrator=use_calibrator)
             for scores in zip(*self.scores(np.stack(images)), strict=True)
         ]
 
     def score(self, data: bytes, *, use_calibrator: bool = True) -> Verdict:
-        """The verdict for one encoded photo; raises `ImageError` when it is none."""
+        """The verdict for one encoded photo. Raises `ImageError` when it can't be decoded."""
         return self.score_images([decode_image(data, self.manifest.image_spec)], use_calibrator=use_calibrator)[0]

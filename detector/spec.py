@@ -1,4 +1,4 @@
-"""The image spec: how a photo becomes the array that a model was trained on."""
+"""The image spec: how a photo becomes the array that a model takes."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """Everything that must be the same in training and in serving for a pixel to mean the same.
+    """How photos are resized and normalised, the same in training and in serving.
 
     size: height and width in pixels of the square that the model sees.
     resize: `crop` takes the largest centred square and scales it; `stretch` scales both sides on their own.
     interpolation: antialiased filter, one of `bilinear`, `bicubic`, `lanczos`.
     mean, std: per RGB channel on a 0–1 scale, applied inside the graph; the defaults are ImageNet's
         (He et al., arXiv 1512.03385, as used by torchvision and timm).
-    max_pixels: width x height above which an image is refused from its header, before decoding.
+    max_pixels: width x height above which an image is refused by its header, before it is decoded.
 
-    Raises `FileError` when a value can't be used.
+    Raises `FileError` for values that can't be used.
     """
 
     size: int = 128
@@ -61,7 +61,7 @@ class ImageSpec:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ImageSpec:
-        """Inverse of `to_dict`; an unknown key is refused, since it would change pixels silently."""
+        """Inverse of `to_dict`. Raises `FileError` for an unknown key, which would change pixels silently."""
         unknown = sorted(set(values) - set(cls.__dataclass_fields__))
         if unknown:
             raise FileError(f"image spec: unknown keys {', '.join(unknown)}")

@@ -101,6 +101,6 @@ def test_counters_that_did_not_move_are_left_out() -> None:
     assert added({"a": 1.0, "b": 2.0}, {"a": 1.0, "b": 5.0, "c": 1.0}) == {"b": 3.0, "c": 1.0}
 
 
-def test_a_missing_metrics_page_is_one_clear_error() -> None:
-    with pytest.raises(MetricsUnreachable, match=r"127\.0\.0\.1:9/metrics"):
-        read_metrics("http://127.0.0.1:9/metrics")
+def test_a_missing_metrics_page_is_one_clear_error(deaf_port: int) -> None:
+    with pytest.raises(MetricsUnreachable, match=rf"127\.0\.0\.1:{deaf_port}/metrics: no metrics there"):
+        read_metrics(f"http://127.0.0.1:{deaf_port}/metrics")

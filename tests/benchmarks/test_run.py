@@ -61,7 +61,6 @@ def test_the_report_counts_what_the_server_counted_and_no_warm_up(report: dict[s
         assert server["stages"]["decode"]["count"] == run["requests"]
         assert sum(server["verdicts"].values()) == run["requests"]
         assert server["errors"] == {}
-        assert run["seconds"] < SECONDS + 2
     assert not any("clients count" in note for note in report["notes"])
 
 
@@ -124,7 +123,7 @@ def test_ended_early_it_leaves_no_server_behind(number: int, code: int, artifact
     if number == signal.SIGKILL:  # then nobody tells Locust, which ends by itself when its time is over
         for each in locust:
             each.kill()
-    _, left = psutil.wait_procs(started, timeout=20)
+    _, left = psutil.wait_procs(started, timeout=60)
     assert left == []
     assert not (tmp_path / "report").exists()
 
@@ -142,8 +141,10 @@ def test_a_server_that_refuses_its_model_is_reported_with_its_reason(
     assert descendants() <= before
 
 
-def test_a_target_that_does_not_answer_is_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    target = ["--target", "http://127.0.0.1:9", "--target-metrics", "http://127.0.0.1:9/metrics"]
+def test_a_target_that_does_not_answer_is_exit_code_1(
+    deaf_port: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = ["--target", f"http://127.0.0.1:{deaf_port}", "--target-metrics", f"http://127.0.0.1:{deaf_port}/metrics"]
     assert main(["bench", "run", *target, "--out", str(tmp_path)]) == 1
     assert "metrics_unreachable" in capsys.readouterr().err
 

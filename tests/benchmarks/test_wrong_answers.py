@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import sys
 import threading
 from collections import Counter
@@ -21,6 +20,7 @@ from unmask.__main__ import main
 
 # The last geventhttpclient for Python 3.10 sends a request again when its connection breaks: a fifth of what is wrong here is
 # never seen by Locust, and of what it sees one in six is wrong.
+FULL_CYCLE = 25  # requests in which each of the five ways to be wrong comes once
 RESENDS = sys.version_info < (3, 11)
 
 
@@ -95,7 +95,7 @@ def test_wrong_answers_are_counted_one_by_one_with_their_reasons(
     run = json.loads((tmp_path / "report.json").read_text())["runs"][0]
     reasons = run["failure_reasons"]
     # One in five is wrong, all through the run, and each of the five ways has a share.
-    assert run["requests"] > 50
+    assert run["requests"] >= 2 * FULL_CYCLE
     share = 6 if RESENDS else 5
     assert run["failures"] == sum(reasons.values()) == pytest.approx(run["requests"] / share, abs=1)
     for part in ("prediction contradicts", "calibrated is not that of drawn-", "error overloaded", "not a JSON object"):
@@ -111,14 +111,16 @@ def test_wrong_answers_are_counted_one_by_one_with_their_reasons(
 
 def test_the_lean_client_counts_the_same(url: str) -> None:
     samples = _lean(url, users=1)
+    assert samples.milliseconds
     reasons = Counter(problem for problem in samples.problems if problem)
-    assert len(samples.started) > 50
+    assert len(samples.started) >= FULL_CYCLE
     assert reasons.total() == pytest.approx(len(samples.started) / 5, abs=1)
     assert reasons["the connection broke"] == pytest.approx(len(samples.started) / 25, abs=1)
     for part in ("prediction contradicts", "calibrated is not that of drawn-", "error overloaded", "not a JSON object"):
         assert any(part in reason for reason in reasons), reasons
     assert all(milliseconds > 0 for milliseconds in samples.milliseconds)
-    assert samples.cpu_seconds < 1, "of one"
+    # Both clocks tick in hundredths of a second, at other moments.
+    assert 0 < samples.cpu_seconds < samples.machine_cpu_seconds + 0.05
 
 
 def test_each_of_several_clients_has_its_own_connection(url: str) -> None:
@@ -129,11 +131,9 @@ def test_each_of_several_clients_has_its_own_connection(url: str) -> None:
     assert 1 < sum(start <= middle <= end for start, end in zip(samples.started, ends, strict=True)) <= 7
 
 
-def test_no_server_is_said_in_a_line() -> None:
-    with socket.socket() as bound:  # and not listening
-        bound.bind(("127.0.0.1", 0))
-        with pytest.raises(LoadFailed, match="ConnectionRefusedError"):
-            _lean(f"http://127.0.0.1:{bound.getsockname()[1]}", users=1)
+def test_no_server_is_said_in_a_line(deaf_port: int) -> None:
+    with pytest.raises(LoadFailed, match="ConnectionRefusedError"):
+        _lean(f"http://127.0.0.1:{deaf_port}", users=1)
 
 
 def _lean(url: str, users: int) -> Samples:

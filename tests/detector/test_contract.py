@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import detector
 from detector import CalibrationCurve, FileError, ImageSpec, Manifest, ModelIdentity, Verdict, error_body, sha256
 from detector.errors import ModelOutputError, TruncatedImage
 
@@ -26,6 +27,11 @@ def verdict(**changes: object) -> Verdict:
 def test_importing_the_contract_needs_neither_torch_nor_onnxruntime():
     code = "import sys, detector; sys.exit(len({'torch', 'onnxruntime', 'sklearn', 'tqdm'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_public_names_are_those_listed_once_each():
+    assert len(set(detector.__all__)) == len(detector.__all__)
+    assert [name for name in detector.__all__ if not hasattr(detector, name)] == []
 
 
 def test_a_spec_survives_json():
@@ -113,7 +119,18 @@ def test_a_manifest_survives_its_file(manifest, tmp_path):
     again = Manifest.load(tmp_path / "manifest.json")
     assert again.to_dict() == manifest.to_dict()
     assert again.image_spec == manifest.image_spec
-    assert [p.name for p in tmp_path.iterdir()] != ["manifest.json.partial"]
+    assert {p.name for p in tmp_path.iterdir()} == {"manifest.json", "model.onnx"}
+
+
+def test_a_manifest_that_can_not_be_written_leaves_the_old_one(manifest, tmp_path):
+    manifest.save(tmp_path / "manifest.json")
+    before = (tmp_path / "manifest.json").read_bytes()
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        replace(manifest, metrics={"auc": float("nan")}).save(tmp_path / "manifest.json")
+    assert (tmp_path / "manifest.json").read_bytes() == before
+    assert {p.name for p in tmp_path.iterdir()} == {"manifest.json", "model.onnx"}
+    with pytest.raises(FileError, match=r"nowhere/manifest\.json: can't be written"):
+        manifest.save(tmp_path / "nowhere" / "manifest.json")
 
 
 def test_a_changed_or_missing_file_is_refused(manifest, tmp_path):

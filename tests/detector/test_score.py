@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from detector import FileError, Manifest, UsageError, decode_image
+from detector import FileError, UsageError, decode_image
 from detector.files import PHOTO_SUFFIXES
 from detector.score import CSV_COLUMNS, score, write_results
 from detector.scorer import Scorer
@@ -177,11 +177,6 @@ def test_a_tampered_model_is_refused(artifacts, tmp_path):
     (tmp_path / "model.onnx").write_bytes((artifacts / "model.onnx").read_bytes() + b"\0")
     with pytest.raises(FileError, match="SHA-256"):
         Scorer(tmp_path / "model.onnx")
-
-
-def test_the_manifests_image_spec_is_what_photos_are_decoded_by(artifacts, photos):
-    spec = Manifest.load(artifacts / "manifest.json").image_spec
-    assert decode_image(photos[0], spec).shape == spec.shape
 
 
 def test_one_photo_gets_one_answer_whatever_batch_it_travels_in(artifacts, photos):
