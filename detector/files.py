@@ -55,10 +55,13 @@ def write_json(path: Path, values: Any, *, indent: int | None = 2) -> None:
 
 
 def read_json(path: Path, *, hint: str = "") -> dict[str, Any]:
-    """The JSON object in a file. Raises `FileError` that names the file; hint: what writes it, in a few words."""
+    """The JSON object in a file; NaN and infinity, which JSON has no word for, become None.
+
+    Raises `FileError` that names the file; hint: what writes it, in a few words.
+    """
     after = f"; {hint}" if hint else ""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda name: None)
     except FileNotFoundError:
         raise FileError(f"{shown(path)}: no such file{after}") from None
     except (OSError, ValueError, RecursionError):

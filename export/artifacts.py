@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,6 +19,7 @@ from detector.manifest import Manifest, sha256
 from detector.verdict import DEFAULT_THRESHOLD, ModelIdentity
 from export import parity, pictures
 from export.archive import write_archive
+from export.checks import check_export
 from export.graph import ScoringGraph
 from export.noise import SAFETY, Noise, measure_noise
 from export.onnx_model import opset_of, save_model, scores_to_onnx, with_curve
@@ -36,9 +36,7 @@ ARCHIVES = {
     REDUCED["int8"]: "detector-int8.mar",
     REDUCED["fp16"]: "detector-fp16.mar",
 }
-OPSETS = range(18, 22)  # what the exporter writes without converting, and TensorRT 10 and ONNX Runtime read
 _LIBRARIES = ("torch", "torchvision", "timm", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime", "numpy", "pillow")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 def export_run(
@@ -66,15 +64,17 @@ def export_run(
     Raises `ParityError` when the runtimes disagree, `PrecisionError` when fewer bits change the answers, `FileError` for what
     can't be read, `UsageError` for a bad argument.
     """
-    for what, value in (("name", name), ("version", version)):
-        if not _NAME.fullmatch(value):
-            raise UsageError(f"{what} {value!r} can't be used; letters, digits, dots, dashes and underscores can")
-    if threshold is not None and not 0 < threshold < 1:
-        raise UsageError(f"threshold is {threshold}; it must lie between 0 and 1")
-    if opset not in OPSETS:
-        raise UsageError(f"opset {opset} can't be written; {OPSETS.start} to {OPSETS.stop - 1} can")
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"{out}: is a file; give a folder")
+    check_export(
+        run,
+        out,
+        checkpoint=checkpoint,
+        name=name,
+        version=version,
+        threshold=threshold,
+        opset=opset,
+        photos=photos,
+        data=data,
+    )
     source = read_run(run, checkpoint)
     if source.checkpoint.faults and not allow_faulty:
         named = ", ".join(f"{key} {value}" for key, value in source.checkpoint.faults.items())

@@ -23,6 +23,7 @@ from export.artifacts import (
     parity_pictures,
     training_record,
 )
+from export.checks import check_recalibrate
 from export.errors import ParityError
 from export.graph import ScoringGraph
 from export.onnx_model import opset_of, save_model, with_curve, without_curve
@@ -41,8 +42,7 @@ def recalibrate_artifacts(
     Raises `UsageError` when the artifacts are not that run's best checkpoint, `ParityError` when its weights give other
     scores, `FileError` for what can't be read or has changed.
     """
-    if threshold is not None and not 0 < threshold < 1:
-        raise UsageError(f"threshold is {threshold}; it must lie between 0 and 1")
+    check_recalibrate(artifacts, run, threshold=threshold, photos=photos)
     before = Manifest.load(artifacts / "manifest.json")
     before.verify(artifacts)
     source = read_run(run)

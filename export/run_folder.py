@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from detector.calibration import CalibrationCurve
-from detector.errors import FileError
+from detector.files import read_json
+from export.checks import check_run
 from training.models.checkpoint import BEST, Checkpoint, load_calibration, load_checkpoint
 from training.options import without_places
 
@@ -55,13 +55,13 @@ def read_run(folder: Path, which: str = "best") -> Run:
 
     Raises `FileError` naming the file that is missing or unreadable.
     """
-    if not folder.is_dir():
-        raise FileError(f"{folder}: no such folder; `unmask train` writes a run")
+    check_run(folder, which)
     checkpoint = load_checkpoint(folder / f"{which}_model.pth")
     if which != "best":
         return Run(checkpoint)
     method, curve = load_calibration(folder / BEST)
-    metrics = _read_json(folder / "metrics.json")
+    path = folder / "metrics.json"
+    metrics = read_json(path) if path.exists() else {}
     return Run(
         checkpoint,
         curve,
@@ -71,16 +71,3 @@ def read_run(folder: Path, which: str = "best") -> Run:
         metrics.get("threshold"),
         metrics.get("threshold_choice"),
     )
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """An object from a JSON file; {} when there is no such file. A NaN, which JSON has no word for, becomes null."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda name: None)
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError):
-        raise FileError(f"{path}: can't be read as JSON") from None
-    if not isinstance(values, dict):
-        raise FileError(f"{path}: should hold an object, not a {type(values).__name__}")
-    return values

@@ -12,6 +12,7 @@ from detector.manifest import Manifest
 from export import pictures
 from export.archive import extract_archive
 from export.artifacts import ARCHIVES, ONNX, REDUCED, TORCHSCRIPT, files_of, models_of
+from export.checks import check_verify
 from export.parity import Parity, measure_parity
 from export.runners import onnx_runner, torchscript_runner
 from export.search import finite, logits, spread
@@ -28,8 +29,7 @@ def verify_artifacts(artifacts: Path, photos: Path | None = None) -> dict[str, A
     those pictures, in standard deviations.
     Raises `FileError` when there is no such folder, or too few photos.
     """
-    if not artifacts.is_dir():
-        raise FileError(f"{artifacts}: no such folder; `unmask export` writes artifacts")
+    check_verify(artifacts, photos=photos)
     checks: dict[str, str] = {}
     report: dict[str, Any] = {}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,5 +26,5 @@ def test_a_faulty_run_is_refused_by_name_and_marked_when_it_is_wanted_all_the_sa
     assert "trained with faults on purpose (faulty_mode label_noise, label_noise_frac 0.3)" in capsys.readouterr().err
     assert not out.exists()
     assert main(["export", "--run", str(run), "--out", str(out), "--allow-faulty"]) == 0
-    json.loads(capsys.readouterr().out)
+    assert f"next:   unmask serve start --artifacts {out}" in capsys.readouterr().out
     assert Manifest.load(out / "manifest.json").training["faults"] == {"faulty_mode": "label_noise", "label_noise_frac": 0.3}

@@ -23,7 +23,7 @@ def copy(artifacts, tmp_path) -> Path:
 
 
 def verify(folder: Path, capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, dict]:
-    code = main(["verify", str(folder), *options])
+    code = main(["verify", str(folder), "--json", *options])
     return code, json.loads(capsys.readouterr().out)
 
 

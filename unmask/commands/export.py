@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from detector.files import shown
 from unmask.parameters import AsJson, Fraction, Switch
 
 Precision = Literal["fp32", "int8", "fp16"]
@@ -56,7 +57,21 @@ def export(
     allow_faulty
         Export a run with injected faults all the same.
     """
+    from export.checks import check_export
+
+    check_export(
+        run,
+        out,
+        checkpoint=checkpoint,
+        name=name,
+        version=version,
+        threshold=threshold,
+        opset=opset,
+        photos=photos,
+        data=data,
+    )
     from export.artifacts import export_run
+    from export.summary import summary
 
     manifest = export_run(
         run,
@@ -71,8 +86,11 @@ def export(
         data=data,
         allow_faulty=allow_faulty,
     )
-    written = {"out": str(out), "files": manifest.files, "parity": manifest.parity}
-    print(json.dumps(written | ({"precision": manifest.precision} if manifest.precision else {}), indent=2))
+    if json_:
+        written = {"out": shown(out), "files": manifest.files, "parity": manifest.parity}
+        print(json.dumps(written | ({"precision": manifest.precision} if manifest.precision else {}), indent=2))
+    else:
+        print(summary(manifest, out))
     return 0
 
 
@@ -84,10 +102,14 @@ def verify(artifacts: Artifacts, /, *, photos: Path | None = None, json_: AsJson
     photos
         Photos to compare on (drawn pictures).
     """
+    from export.checks import check_verify
+
+    check_verify(artifacts, photos=photos)
+    from export.summary import verify_summary
     from export.verify import verify_artifacts
 
     report = verify_artifacts(artifacts, photos)
-    print(json.dumps(report, indent=2))
+    print(json.dumps(report, indent=2) if json_ else verify_summary(report, artifacts))
     return 0 if report["ok"] else 1
 
 
@@ -111,9 +133,16 @@ def recalibrate(
     photos
         Photos for the parity check (the run's, or drawn pictures).
     """
+    from export.checks import check_recalibrate
+
+    check_recalibrate(artifacts, run, threshold=threshold, photos=photos)
     from export.recalibrate import recalibrate_artifacts
+    from export.summary import summary
 
     manifest = recalibrate_artifacts(artifacts, run, threshold=threshold, photos=photos)
-    changed = {"calibration": manifest.calibration_method, "threshold": manifest.threshold}
-    print(json.dumps({"out": str(artifacts), **changed, "files": manifest.files, "parity": manifest.parity}, indent=2))
+    if json_:
+        changed = {"calibration": manifest.calibration_method, "threshold": manifest.threshold}
+        print(json.dumps({"out": shown(artifacts), **changed, "files": manifest.files, "parity": manifest.parity}, indent=2))
+    else:
+        print(summary(manifest, artifacts))
     return 0
