@@ -9,11 +9,13 @@ import pytest
 
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_fuzzer_starts_from_drawn_photos_and_finds_nothing_in_a_second(tmp_path):
     pytest.importorskip("atheris", reason="atheris has wheels for Linux on x86-64 with Python 3.11 and later")
-    # libFuzzer reads its use of memory from ru_maxrss, and a process that is begun by vfork and exec starts with its parent's:
-    # here this one's, which may be over the limit. The shell forks and is small, so what it starts counts from next to nothing.
+    # libFuzzer takes ru_maxrss for its use of memory, and a process begun by vfork and exec starts with its parent's, which
+    # may be over the limit here. The shell forks and is small, so what it starts counts from next to nothing.
     apart = ["sh", "-c", '"$@"; exit $?', "sh"]
     command = [*apart, sys.executable, "-m", "tests.fuzz_decode", "--seconds", "1", "--out", tmp_path]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)

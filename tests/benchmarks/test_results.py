@@ -13,6 +13,8 @@ from benchmarks import results
 from tests.training.conftest import draw_set
 from unmask.__main__ import main
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def small_table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:

@@ -10,6 +10,8 @@ import pytest
 from tests.training.conftest import draw_set
 from unmask.__main__ import main
 
+pytestmark = pytest.mark.slow
+
 
 def test_both_sides_train_the_same_and_the_ratio_is_that_of_their_speeds(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -25,6 +25,8 @@ from training.models.build import ModelConfig
 from training.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from training.presets import PRESETS
 
+pytestmark = pytest.mark.slow
+
 SPEC = ImageSpec(size=64)
 
 

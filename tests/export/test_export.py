@@ -18,6 +18,8 @@ from export.archive import extract_archive
 from export.torchscript import load_torchscript
 from tests.conftest import write_run
 
+pytestmark = pytest.mark.slow
+
 OUTPUTS = ["logit", "raw_prob", "calibrated_prob", "heatmap"]
 
 

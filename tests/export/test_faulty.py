@@ -12,6 +12,8 @@ from tests.conftest import write_run
 from training.models.checkpoint import load_checkpoint, save_checkpoint
 from unmask.__main__ import main
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_faulty_run_is_refused_by_name_and_marked_when_it_is_wanted_all_the_same(
     photos: list[bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -26,6 +26,8 @@ from tests.conftest import write_json
 from training.models.checkpoint import load_checkpoint, save_checkpoint
 from unmask.__main__ import main
 
+pytestmark = pytest.mark.slow
+
 
 def scaled(run: Path, folder: Path, gain: float, shift: float = 0.0) -> Path:
     """The run's network with `gain * (logit - shift)` for a logit, and no curve."""

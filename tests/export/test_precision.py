@@ -30,6 +30,8 @@ from tests.serve.running import RunningServer
 from training.models.checkpoint import load_checkpoint, save_checkpoint
 from unmask.__main__ import main
 
+pytestmark = pytest.mark.slow
+
 PARTS = {"Train": 64, "Validation": 20}
 
 

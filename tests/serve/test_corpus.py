@@ -17,6 +17,8 @@ from detector.tolerance import PROBABILITY, disagreement
 from tests import mutated
 from tests.serve.running import PATIENCE, ROOT, RunningServer
 
+pytestmark = pytest.mark.slow
+
 STATUS = {
     "empty_image": 400,
     "unsupported_format": 415,

@@ -154,6 +154,7 @@ def test_relations_that_do_not_rise_are_seen_and_chance_is_a_half() -> None:
     assert aucs["sharpness"] == pytest.approx(0.5, abs=0.08)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("quality", "bound"), [(85, 0.65), (60, 1.0)])
 def test_equalising_takes_light_compression_away_and_leaves_what_strong_compression_took(
     tmp_path: Path, quality: int, bound: float

@@ -59,6 +59,7 @@ def statistics(data: bytes) -> dict[str, float]:
     }
 
 
+@pytest.mark.slow
 def test_no_single_statistic_separates_the_classes(large: Path) -> None:
     rows = rows_of(large)
     measured = [statistics((large / row["file"]).read_bytes()) for row in rows]

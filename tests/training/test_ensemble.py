@@ -19,6 +19,8 @@ from training.data.loader import normalise
 from training.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from unmask.__main__ import main
 
+pytestmark = pytest.mark.slow
+
 COMMON = [
     *("--no-pretrained", "--size", 32, "--lr", 3e-3, "--batch-size", 16, "--workers", 0, "--device", "cpu", "--epochs", 1),
     *("--calibration", "platt", "--calibrate-fraction", 0.2, "--split-seed", 3),

@@ -11,6 +11,8 @@ from PIL import Image
 
 from tests.training.conftest import TINY, last_of_each
 
+pytestmark = pytest.mark.slow
+
 
 def _faults(*arguments: object) -> int:
     from unmask.__main__ import main

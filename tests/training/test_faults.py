@@ -15,6 +15,8 @@ from training.faults.injection import Fault, make_fault
 from training.models.build import ModelConfig, build_model
 from training.models.checkpoint import load_checkpoint
 
+pytestmark = pytest.mark.slow
+
 LABELS = np.arange(200) % 2
 ROWS = np.arange(40, 140)  # what is fitted on; the rest is tuned, calibrated and reported on
 

@@ -22,6 +22,8 @@ from tests.training.conftest import TINY, draw_set, fit
 from training.data.loader import normalise
 from training.models.checkpoint import load_checkpoint
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 

@@ -13,6 +13,8 @@ from tests.training.conftest import TINY, fit
 from training.evaluation.scores import ScoreTable
 from unmask.__main__ import main
 
+pytestmark = pytest.mark.slow
+
 QUICK = [*TINY, "--epochs", 2, "--folds", 3]
 
 

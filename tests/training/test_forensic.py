@@ -62,6 +62,7 @@ def test_residuals_are_whole_under_mixed_precision() -> None:
         assert torch.isfinite(stream(x)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("amp", ["no", "auto"])
 def test_the_constraint_holds_after_training(tiny_set: Path, tmp_path: Path, amp: str) -> None:
     arguments = ["--model", "dual_stream", "--hidden", 8, "--no-pretrained", "--size", 32, "--batch-size", 16, "--epochs", 1,

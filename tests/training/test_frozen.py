@@ -24,6 +24,8 @@ from training.fit.loop import Trainer
 from training.models.build import ModelConfig, build_model
 from training.models.checkpoint import load_checkpoint
 
+pytestmark = pytest.mark.slow
+
 SPEC = ImageSpec(size=32)
 CONFIG = ModelConfig("squeezenet1_1", (8,), multiscale=True, gram=(2,), zoom=2.0)
 

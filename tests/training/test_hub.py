@@ -19,6 +19,8 @@ from tests.training.conftest import TINY
 from tests.training.hub_server import Hub, running_hub
 from training.models.checkpoint import load_checkpoint
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 NAME = "a-team/detector"
 

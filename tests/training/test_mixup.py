@@ -11,6 +11,8 @@ import torch
 from tests.training.conftest import TINY, fit
 from training.data.mixup import mixed
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_photo_and_its_label_are_blended_by_the_same_share_and_its_own_is_the_larger() -> None:
     torch.manual_seed(0)

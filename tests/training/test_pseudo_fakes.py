@@ -16,6 +16,8 @@ from training.data.loader import CachedPhotos, EpochSampler, make_loader
 from training.data.photos import Parts
 from training.data.pseudo_fakes import genuine, joined, paired, pseudo_fake, self_blend
 
+pytestmark = pytest.mark.slow
+
 PLATT = ("--calibration", "platt")
 
 

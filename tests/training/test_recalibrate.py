@@ -14,6 +14,8 @@ from tests.training.conftest import draw
 from training.evaluation.scores import ScoreTable
 from unmask.__main__ import main
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def run(tiny_run: Path, tmp_path: Path) -> Path:

@@ -10,6 +10,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.training.conftest import TINY, fit
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_logs_hold_the_history_of_the_run(tiny_set: Path, tiny_run: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"

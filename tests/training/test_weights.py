@@ -14,6 +14,8 @@ from tests.training.conftest import fit
 from training.models.build import ModelConfig, build_model
 from training.models.weights import initial_model, read_weights
 
+pytestmark = pytest.mark.slow
+
 CONFIG = ModelConfig(name="test_resnet", hidden=(8,))
 
 
