@@ -44,7 +44,8 @@ def test_the_python_examples_run(folder, artifacts, photos, server):
     answer = json.loads(run_python(grpc_example.replace("127.0.0.1:7070", server.record.grpc_target), folder))
     assert answer["prediction"] == expected.prediction
     assert not disagreement(answer["logit"], expected.logit, LOGIT)
-    assert run_python(scorer_example, folder).split() == [expected.prediction, str(expected.percent)]
+    said = f"{expected.prediction} {100 * expected.confidence:.1f} %"
+    assert run_python(scorer_example, folder).strip() == said
     shape = run_python(pixels_example + "print(*pixels.shape)", folder).split()
     assert tuple(map(int, shape)) == Manifest.load(artifacts / "manifest.json").image_spec.shape
 
