@@ -11,6 +11,12 @@ class StartupFailed(UnmaskError):
     code = "startup_failed"
 
 
+class ClassFileError(UnmaskError):
+    """A compiled Java class is not one, or does not hold what a patch expects there."""
+
+    code = "bad_class_file"
+
+
 class PortTaken(UnmaskError):
     """Something else listens on a port that was asked for."""
 

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import IO
 
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+_LEAVING_SECONDS = 1.0  # for the rest of a group to leave by itself when its leader is gone and its sockets close
+_KILLED_SECONDS = 20.0  # for the kernel to end what was killed
 
 
 def adopt_orphans() -> None:
@@ -39,7 +41,10 @@ def start(arguments: list[str], environment: dict[str, str], directory: Path, ou
 
 
 def stop(process: subprocess.Popen[bytes], patience: float) -> None:
-    """End a process and all of its group: TERM to the leader, then KILL to whoever is left after `patience` seconds."""
+    """End a process and all of its group.
+
+    TERM goes to the leader, and KILL if it is still there after `patience` seconds. The others have a second more.
+    """
     if process.poll() is None:
         process.terminate()
         try:
@@ -48,8 +53,8 @@ def stop(process: subprocess.Popen[bytes], patience: float) -> None:
             process.kill()
             process.wait()
     leader_gone = time.monotonic()
-    while _group_lives(process.pid) and (waited := time.monotonic() - leader_gone) < 2 * patience:
-        if waited > min(patience, 1.0):  # the others leave by themselves when their sockets close
+    while _group_lives(process.pid) and (waited := time.monotonic() - leader_gone) < _LEAVING_SECONDS + _KILLED_SECONDS:
+        if waited > _LEAVING_SECONDS:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
         time.sleep(0.02)

@@ -13,7 +13,7 @@ from xml.sax.saxutils import escape
 
 from detector.worker_settings import PREFIX, WorkerSettings
 from serve.java import find_java, find_torchserve, frontend_jar
-from serve.patches import write_patched_classes
+from serve.jvm.patches import write_patched_classes
 from serve.settings import LOOPBACK, MODEL, Settings
 
 # What the frontend takes beyond the photo, so that a photo just over the limit gets the handler's reason and not an empty 413.

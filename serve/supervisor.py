@@ -20,9 +20,9 @@ from serve import process
 from serve.artifacts import install_archives
 from serve.errors import ServerDied, StartupFailed
 from serve.health import Health, HealthServer
+from serve.jvm.patches import DRAINING, REFUSING
 from serve.logs import last_line, worker_exception
 from serve.management import Management, ModelStatus
-from serve.patches import DRAINING, REFUSING
 from serve.record import FILE, Record, management_url, record_of, take_lock
 from serve.render import Command, Layout, render
 from serve.settings import Settings
@@ -33,7 +33,8 @@ POLL_SECONDS = 0.5
 STARTUP_POLL_SECONDS = 0.1
 SETTLE_SECONDS = 0.5  # how long nothing may be in hand before the drain is over: answers are still being written out
 STALE_SECONDS = 10.0  # a look at the model older than this says nothing
-JVM_PATIENCE = 10.0
+CLOSING_SECONDS = 0.5  # for the JVM to close its connections; then it waits two more for work that none of them can bring
+LAST_WORK_SECONDS = 10.0  # for what is still in hand when the drain's limit is over
 
 
 class Supervisor:
@@ -47,6 +48,7 @@ class Supervisor:
         self._jvm: subprocess.Popen[bytes] | None = None
         self._stop = threading.Event()
         self._hurry = False
+        self._patience = CLOSING_SECONDS
         self._status: ModelStatus | None = None
         self._seen = 0.0
         self._known: frozenset[int] = frozenset()
@@ -125,7 +127,7 @@ class Supervisor:
             yield
         finally:
             if self._jvm is not None:
-                process.stop(self._jvm, JVM_PATIENCE)
+                process.stop(self._jvm, self._patience)
             server.close()
             self._management.close()
             (layout.state / FILE).unlink(missing_ok=True)
@@ -219,8 +221,8 @@ class Supervisor:
     def _drain(self) -> None:
         """Serve what still comes for the grace period, then refuse it, until nothing is in hand any more.
 
-        Every answer closes its connection from now on, so that who keeps one open goes elsewhere. The limit, or a second
-        signal, ends it all.
+        Every answer closes its connection from now on, so that who keeps one open goes elsewhere. A second signal ends it all
+        at once; at the limit, what is in hand gets a last few seconds.
         """
         assert self._jvm is not None
         print("draining", file=sys.stderr, flush=True)
@@ -234,8 +236,10 @@ class Supervisor:
             if status is None or status.pending or requests_in_progress(self._layout.metrics):
                 idle_since = now
             elif now - start >= self._settings.drain_grace and now - idle_since >= SETTLE_SECONDS:
-                break
+                return
             time.sleep(0.05)
+        if not self._hurry:
+            self._patience = LAST_WORK_SECONDS
 
 
 def requests_in_progress(metrics: Path) -> int:

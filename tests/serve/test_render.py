@@ -7,13 +7,10 @@ import os
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
-import zipfile
 from pathlib import Path
 
 import pytest
 
-from detector import FileError
-from serve import patches
 from serve.render import Layout, render
 from serve.settings import Settings, load_settings
 
@@ -86,14 +83,6 @@ def test_the_log_configuration_is_xml_whatever_the_folder_is_called(tmp_path):
     root = ElementTree.parse(layout.config / "log4j2.xml").getroot()
     assert root.find("Loggers/Root").get("level") == "error"
     assert root.find("Appenders/RollingFile").get("fileName") == str(layout.logs / "torchserve.log")
-
-
-def test_another_torchserves_jar_is_not_patched(tmp_path):
-    jar = tmp_path / "model-server.jar"
-    with zipfile.ZipFile(jar, "w") as archive:
-        archive.writestr(next(iter(patches.PATCHES)), b"\xca\xfe\xba\xbe another")
-    with pytest.raises(FileError, match=r"0\.12\.0"):
-        patches.write_patched_classes(jar, tmp_path)
 
 
 def test_the_rendered_command_is_printed_with_its_environment(artifacts, tmp_path):

@@ -1,0 +1,1 @@
+"""TorchServe's Java frontend: compiled classes read, changed and written."""

@@ -1,0 +1,284 @@
+"""Six classes of TorchServe 0.12.0, changed where it can't be configured and put before its jar on the class path.
+
+`docs/torchserve.md` says for each why it is needed, what else was tried, and what would make it unnecessary. TorchServe is no
+longer maintained, so there is no release to wait for. The jar itself stays as it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from detector.errors import FileError
+from serve.errors import ClassFileError
+from serve.jvm.assembler import assemble
+from serve.jvm.classfile import JavaClass
+from serve.jvm.method_code import MethodCode
+
+DRAINING, REFUSING = "draining", "refusing"
+"""Files in the JVM's working directory: while the first is there each answer closes its connection, while the second is there
+new requests are refused."""
+
+RETRY_AFTER_SECONDS = "1"
+OVERLOADED = (
+    '" takes no request now: its queue is full, it has no worker or it is stopping; try again in a second [overloaded]'
+)
+
+
+@dataclass(frozen=True)
+class Replace:
+    """Instructions put in the place of others in a method; at its start when `old` is empty.
+
+    stack: most values on the stack while `new` runs.
+    """
+
+    method: str
+    old: str
+    new: str
+    stack: int = 0
+
+    def apply(self, java: JavaClass) -> None:
+        """Change the class."""
+        code = MethodCode(java, java.method(self.method))
+        code.replace(assemble(java, self.old), assemble(java, self.new), stack=self.stack)
+
+
+@dataclass(frozen=True)
+class Reword:
+    """The text of a constant, replaced."""
+
+    old: str
+    new: str
+
+    def apply(self, java: JavaClass) -> None:
+        """Change the class."""
+        java.replace_text(self.old, self.new)
+
+
+@dataclass(frozen=True)
+class Patch:
+    """What is changed in one class; the SHA-256 of its file before and after."""
+
+    original: str
+    patched: str
+    changes: tuple[Replace | Reword, ...]
+
+
+_NETTY = "io/netty/handler/codec/http"
+_SERVE = "org/pytorch/serve"
+_STRING = "Ljava/lang/String;"
+
+
+def _file_exists(name: str) -> str:
+    """`new File(name).exists()`; the name is relative to the JVM's working directory."""
+    return f"""
+        new java/io/File
+        dup
+        ldc_w "{name}"
+        invokespecial java/io/File.<init>:({_STRING})V
+        invokevirtual java/io/File.exists:()Z
+    """
+
+
+# predict(ctx, req, new QueryStringDecoder(req.uri()), segments[2], version), where it was predict(ctx, req, null, …).
+_PASS_QUERY = Replace(
+    "handlePredictions",
+    old="""
+        aload_0
+        aload_1
+        aload_2
+        aconst_null
+        aload_3
+    """,
+    new=f"""
+        aload_0
+        aload_1
+        aload_2
+        new {_NETTY}/QueryStringDecoder
+        dup
+        aload_2
+        invokeinterface {_NETTY}/FullHttpRequest.uri:(){_STRING}
+        invokespecial {_NETTY}/QueryStringDecoder.<init>:({_STRING})V
+        aload_3
+    """,
+    stack=6,
+)
+
+_SAY_OVERLOADED = Reword(
+    '" has no worker to serve inference request. Please use scale workers API to add workers. '
+    "If this is a sequence inference, please check if it is closed, or expired; or exceeds maxSequenceJobQueueSize",
+    OVERLOADED,
+)
+
+# sendErrorResponse(observer, Status.RESOURCE_EXHAUSTED, exception, …) where a job was not taken, instead of Status.INTERNAL.
+_EXHAUSTED_OVER_GRPC = Replace(
+    "prediction",
+    old="""
+        getstatic io/grpc/Status.INTERNAL:Lio/grpc/Status;
+        aload 12                // the exception that says so
+    """,
+    new="""
+        getstatic io/grpc/Status.RESOURCE_EXHAUSTED:Lio/grpc/Status;
+        aload 12
+    """,
+)
+
+# int copies = 1 - Math.min(Math.abs(response.status().code() - 503), 1);
+# response.headers().set("Retry-After", Collections.nCopies(copies, "1"));
+# There is no branch, which would need a stack frame of its own: no copies of a value set no header.
+_RETRY_AFTER = Replace(
+    "sendHttpResponse",
+    old="",
+    new=f"""
+        aload_1
+        invokeinterface {_NETTY}/HttpResponse.headers:()L{_NETTY}/HttpHeaders;
+        ldc_w "Retry-After"
+        iconst_1
+        aload_1
+        invokeinterface {_NETTY}/HttpResponse.status:()L{_NETTY}/HttpResponseStatus;
+        invokevirtual {_NETTY}/HttpResponseStatus.code:()I
+        sipush 503
+        isub
+        invokestatic java/lang/Math.abs:(I)I
+        iconst_1
+        invokestatic java/lang/Math.min:(II)I
+        isub
+        ldc_w "{RETRY_AFTER_SECONDS}"
+        invokestatic java/util/Collections.nCopies:(ILjava/lang/Object;)Ljava/util/List;
+        invokevirtual {_NETTY}/HttpHeaders.set:({_STRING}Ljava/lang/Iterable;)L{_NETTY}/HttpHeaders;
+        pop
+    """,
+    stack=5,
+)
+
+# keepAlive &= !new File("draining").exists();
+_CLOSE_WHILE_DRAINING = Replace(
+    "sendHttpResponse",
+    old="",
+    new=f"""
+        iload_2
+        {_file_exists(DRAINING)}
+        iconst_1
+        ixor
+        iand
+        istore_2
+    """,
+    stack=4,
+)
+
+# hasNoWorker(…) | new File("refusing").exists(), where addJob asked for the first alone.
+_HAS_NO_WORKER = f"invokevirtual {_SERVE}/wlm/WorkLoadManager.hasNoWorker:(L{_SERVE}/wlm/ModelVersionName;)Z"
+_REFUSE = Replace(
+    "addJob",
+    old=_HAS_NO_WORKER,
+    new=f"""
+        {_HAS_NO_WORKER}
+        {_file_exists(REFUSING)}
+        ior
+    """,
+    stack=4,
+)
+
+# long delay = maxBatchDelay - 1: TorchServe makes its default, 100 ms, of a setting of 0, so the one rendered is one more.
+_DELAY = f"getfield {_SERVE}/wlm/Model.maxBatchDelay:I"
+_ONE_LESS_DELAY = Replace(
+    "pollBatch",
+    old=f"""
+        {_DELAY}
+        i2l
+        lstore 6
+    """,
+    new=f"""
+        {_DELAY}
+        iconst_1
+        isub
+        i2l
+        lstore 6
+    """,
+    stack=3,
+)
+
+# if (delay <= 0) continue, where the loop that fills a batch had break: it ends when nothing waits or the batch is full.
+_TAKE_WHAT_WAITS = Replace(
+    "pollBatch",
+    old="""
+        lload 6
+        lconst_0
+        lcmp
+        ifgt +6
+        goto +9                 // behind the loop
+    """,
+    new="""
+        lload 6
+        lconst_0
+        lcmp
+        ifgt +6
+        goto +3                 // to the end of the loop's body
+    """,
+)
+
+PATCHES: dict[str, Patch] = {
+    f"{_SERVE}/http/api/rest/InferenceRequestHandler": Patch(
+        "915ac25d1f8a2360181528aa8eabd3c769ebd807d54798f0bce9bc934213eb93",
+        "d7981157e677b66d8055050f3ac23868cb3b4196229c9dd388f2693561d68d46",
+        (_PASS_QUERY,),
+    ),
+    f"{_SERVE}/util/ApiUtils": Patch(
+        "c98900b13f1e13722cbdb97d76d83db7671476a5e1e69ad57270b519b6bd86d0",
+        "d8f981d69da1a141af893af6b5d8d0a2780b744272249dadd3b3e13721c5b644",
+        (_SAY_OVERLOADED,),
+    ),
+    f"{_SERVE}/grpcimpl/InferenceImpl": Patch(
+        "8b85e06f700eeb9dc6e595307bcaf38c67209883a08dcd09039f72f1462e36cc",
+        "338de260c74a320f8c209413821c42ef2ab09003fc6ec7a98bd6f1bdaf494790",
+        (_EXHAUSTED_OVER_GRPC,),
+    ),
+    f"{_SERVE}/util/NettyUtils": Patch(
+        "705f3daad4559394afa0152e71fc358fc14baab42133c2cc09e3726e11c52933",
+        "5efa4ac854ccc7e5ae79c4ede759caa5e28b876cc8a8f7a929ae43b5a0fab808",
+        (_CLOSE_WHILE_DRAINING, _RETRY_AFTER),
+    ),
+    f"{_SERVE}/wlm/ModelManager": Patch(
+        "c32ec7d1b524cc3992b068659874274c0611c2472dfe94eaadcabdc14a5c51bf",
+        "757f5237aeff87720e6dd336d394eb821a4a193d7247ef0f6dc5f8265bb16174",
+        (_REFUSE,),
+    ),
+    f"{_SERVE}/wlm/Model": Patch(
+        "7c5523f1fe77fe79aa32665469e17725e70518692abcf4987989ef72f10d4cff",
+        "d74aa1a9d760eb689c914c7689cebc4b08d38a054b4baa32bcab96e80a5e89ea",
+        (_ONE_LESS_DELAY, _TAKE_WHAT_WAITS),
+    ),
+}
+"""By the class's name."""
+
+
+def write_patched_classes(jar: Path, directory: Path) -> None:
+    """Write the changed classes under `directory`, a class path root.
+
+    Raises `FileError` when the jar is not TorchServe 0.12.0's: without them the server would behave differently in silence.
+    """
+    with zipfile.ZipFile(jar) as archive:
+        for name, patch in PATCHES.items():
+            original = archive.read(f"{name}.class")
+            if hashlib.sha256(original).hexdigest() != patch.original:
+                raise FileError(f"{jar.name}: is not that of torchserve 0.12.0; install torchserve==0.12.0")
+            target = directory / f"{name}.class"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(patched(name, original))
+
+
+def patched(name: str, original: bytes) -> bytes:
+    """The file of a class with the changes of `PATCHES` in it.
+
+    Raises `ClassFileError` when a change finds something else than it expects, or leads to another file than the one that was
+    tested.
+    """
+    patch, java = PATCHES[name], JavaClass(original)
+    for change in patch.changes:
+        change.apply(java)
+    data = java.write()
+    if hashlib.sha256(data).hexdigest() != patch.patched:
+        raise ClassFileError(f"{name}: the changes make another class than the one that was tested")
+    return data
