@@ -33,7 +33,8 @@ POLL_SECONDS = 0.5
 STARTUP_POLL_SECONDS = 0.1
 SETTLE_SECONDS = 0.5  # how long nothing may be in hand before the drain is over: answers are still being written out
 STALE_SECONDS = 10.0  # a look at the model older than this says nothing
-CLOSING_SECONDS = 0.5  # for the JVM to close its connections; then it waits two more for work that none of them can bring
+# For the JVM to close its connections, which takes it 0.03; then it waits two seconds for work that none of them can bring.
+CLOSING_SECONDS = 0.2
 LAST_WORK_SECONDS = 10.0  # for what is still in hand when the drain's limit is over
 
 
