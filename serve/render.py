@@ -131,7 +131,7 @@ def config(settings: Settings, archives: Mapping[str, str], layout: Layout) -> d
         "minWorkers": settings.worker_count,
         "maxWorkers": settings.worker_count,
         "batchSize": settings.batch_size,
-        "maxBatchDelay": settings.max_batch_delay + 1,  # `serve.patches` takes it off: 0 would be taken for 100
+        "maxBatchDelay": settings.max_batch_delay + 1,  # `serve.jvm.patches` takes it off: 0 would be taken for 100
         "responseTimeout": settings.response_timeout,
         "startupTimeout": settings.startup_timeout,
     }
