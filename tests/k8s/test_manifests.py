@@ -15,7 +15,7 @@ import yaml
 
 from serve.health import Health, SupervisorMetrics
 from serve.settings import Settings, load_settings
-from serve.supervisor import JVM_PATIENCE
+from serve.supervisor import LAST_WORK_SECONDS
 from tests.conftest import ROOT
 
 Manifest = dict[str, Any]
@@ -280,7 +280,7 @@ def test_the_grace_period_outlasts_the_drain(manifests: list[Manifest]) -> None:
     settings = server_settings(container)
     assert settings.drain_grace >= 3, "kube-proxy on every node needs a moment to hear that the pod is going"
     period = pod(manifests)["spec"]["terminationGracePeriodSeconds"]
-    assert period > settings.drain_grace + settings.drain_limit + JVM_PATIENCE
+    assert period > settings.drain_grace + settings.drain_limit + LAST_WORK_SECONDS
 
 
 def test_the_server_gives_up_on_a_start_before_the_kubelet_does(manifests: list[Manifest]) -> None:
