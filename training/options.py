@@ -8,16 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, TypeVar
 
 from cyclopts import Group, Parameter, Token
 
 from detector.errors import UsageError
 from detector.spec import ImageSpec
+from training.calibration.methods import AUTO, CalibrationMethod, described
 from training.presets import DUAL_STREAM, ENSEMBLE, preset
 
-CalibrationMethod = Literal["isotonic", "platt", "temperature", "beta", "none"]
-CALIBRATIONS: tuple[str, ...] = get_args(CalibrationMethod)
+CALIBRATION_HELP = f"How raw scores become probabilities. {described()}."
 HUB = "hf://"  # weights from a repository of the Hugging Face hub: hf://org/repo
 STRENGTH = {"label_noise": "label_noise_frac", "input_noise": "input_noise_std"}
 # Say how one network is made and trained, which an ensemble of finished ones is not.
@@ -147,8 +147,7 @@ class FitOptions:
     seed: Annotated[int, _SCHEDULE] = 0
     """Seed of the weights, the order and the augmentation."""
 
-    calibration: Annotated[CalibrationMethod, _CALIBRATION] = "isotonic"
-    """How raw scores become probabilities."""
+    calibration: Annotated[CalibrationMethod, _CALIBRATION, Parameter(help=CALIBRATION_HELP)] = AUTO
     target_fpr: Annotated[float | None, _CALIBRATION] = None
     """Choose the threshold that flags at most this share of the real photos held out for calibration (else 0.5)."""
 

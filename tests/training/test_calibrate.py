@@ -3,19 +3,37 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import joblib
 import numpy as np
 import pytest
 from scipy.special import expit, logit
+from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
 from detector import CalibrationCurve
 from tests.training.conftest import TINY, fit
-from training.calibration.methods import TooFewToCalibrate, fit_all, fit_calibration, sampled
+from training.calibration.logistic import sampled
+from training.calibration.methods import METHODS as DECLARED
+from training.calibration.methods import TooFewToCalibrate, calibration_note, fit_all, fit_calibration
 
-METHODS = ("isotonic", "platt", "temperature", "beta")
+METHODS = [name for name in DECLARED if name != "none"]
+# Run alone, where nothing of this project can be imported: what a notebook on another machine does.
+ELSEWHERE = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("detector", "training", "export", "handlers", "serve", "benchmarks", "unmask"):
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Absent())
+import joblib, numpy
+model = joblib.load(sys.argv[1])
+print(type(model).__module__.split(".")[0])
+numpy.save(sys.argv[2], model.predict(numpy.load(sys.argv[2])))
+"""
 
 
 def scores(n: int = 400, seed: int = 2) -> tuple[np.ndarray, np.ndarray]:
@@ -25,15 +43,52 @@ def scores(n: int = 400, seed: int = 2) -> tuple[np.ndarray, np.ndarray]:
     return expit(z).astype(np.float32), (rng.random(n) < expit(z / 4 + 0.5)).astype(np.int64)
 
 
+def everywhere() -> np.ndarray:
+    return np.concatenate([np.linspace(0, 1, 20001), expit(np.linspace(-20, 20, 20001))]).astype(np.float32)
+
+
 @pytest.mark.parametrize("method", METHODS)
-def test_the_written_curve_is_the_fitted_function(method: str, tmp_path: Path) -> None:
+def test_the_written_curve_is_the_fitted_function_for_scikit_learn_too(method: str, tmp_path: Path) -> None:
     raw, labels = scores()
     fit_calibration(method, raw, labels).save(tmp_path)
     record = json.loads((tmp_path / "calibration.json").read_text())
     assert (record["method"], record["n"]) == (method, 400)
     curve, model = CalibrationCurve.from_dict(record), joblib.load(tmp_path / "calibrator.joblib")
-    everywhere = np.concatenate([np.linspace(0, 1, 20001), expit(np.linspace(-20, 20, 20001))]).astype(np.float32)
-    np.testing.assert_allclose(curve(everywhere), model.predict(everywhere.astype(np.float64)), atol=1e-4)
+    assert type(model) is IsotonicRegression
+    np.testing.assert_allclose(curve(everywhere()), model.predict(everywhere()), atol=1e-6)
+
+
+def test_an_isotonic_curve_is_scikit_learns_and_a_logistic_one_that_of_its_parameters() -> None:
+    raw, labels = scores()
+    reference = IsotonicRegression(y_min=1 / ((labels == 0).sum() + 2), out_of_bounds="clip",
+                                   y_max=1 - 1 / ((labels == 1).sum() + 2)).fit(raw, labels)  # fmt: skip
+    at = everywhere()
+    np.testing.assert_allclose(fit_calibration("isotonic", raw, labels).curve(at), reference.predict(at), atol=1e-4)
+    p = at.astype(np.float64).clip(2.0**-24, 1 - 2.0**-24)
+    platt, temperature, beta = (fit_calibration(name, raw, labels) for name in ("platt", "temperature", "beta"))
+    k = platt.parameters
+    np.testing.assert_allclose(platt.curve(at), expit(k["slope"] * logit(p) + k["intercept"]), atol=1e-4)
+    np.testing.assert_allclose(temperature.curve(at), expit(temperature.parameters["slope"] * logit(p)), atol=1e-4)
+    k = beta.parameters
+    truth = expit(k["a"] * np.log(p) - k["b"] * np.log1p(-p) + k["intercept"])
+    np.testing.assert_allclose(beta.curve(at), truth, atol=1e-4)
+
+
+def test_the_joblib_file_loads_where_the_project_is_not_installed(tmp_path: Path) -> None:
+    calibration = fit_calibration("beta", *scores())
+    calibration.save(tmp_path)
+    np.save(tmp_path / "p.npy", everywhere())
+    command = [sys.executable, "-I", "-c", ELSEWHERE, tmp_path / "calibrator.joblib", tmp_path / "p.npy"]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert ran.stdout == "sklearn\n", ran.stderr
+    np.testing.assert_allclose(np.load(tmp_path / "p.npy"), calibration.curve(everywhere()), atol=1e-6)
+
+
+def test_names_and_sentences_are_read_without_scipy_and_scikit_learn() -> None:
+    code = (
+        "import sys, training.calibration.methods as m; m.described(); print({'scipy', 'sklearn', 'joblib'} & {*sys.modules})"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60).stdout == "set()\n"
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -53,10 +108,10 @@ def test_platt_and_temperature_are_the_logistic_regressions_of_their_papers() ->
     twice = LogisticRegression(C=np.inf, tol=1e-10).fit(
         np.vstack([z, z]), np.repeat([1, 0], len(z)), sample_weight=np.concatenate([target, 1 - target])
     )
-    found = fit_calibration("platt", raw, labels).model.parameters
+    found = fit_calibration("platt", raw, labels).parameters
     assert found == pytest.approx({"slope": twice.coef_[0, 0], "intercept": twice.intercept_[0]}, rel=1e-3)
     scale = LogisticRegression(C=np.inf, fit_intercept=False, tol=1e-10).fit(z, labels).coef_[0, 0]
-    assert fit_calibration("temperature", raw, labels).model.parameters == pytest.approx({"slope": scale}, rel=1e-3)
+    assert fit_calibration("temperature", raw, labels).parameters == pytest.approx({"slope": scale}, rel=1e-3)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -93,6 +148,12 @@ def test_too_few_photos_are_refused_by_the_method_that_needs_more() -> None:
     with pytest.raises(TooFewToCalibrate, match=r"isotonic calibration needs 50 photos and there are 30.*platt"):
         fit_calibration("isotonic", raw, labels)
     assert set(fit_all(raw, labels)) == {"platt", "temperature", "beta", "none"}
+
+
+@pytest.mark.parametrize(("n", "method"), [(400, "isotonic"), (199, "platt"), (30, "platt"), (6, "none")])
+def test_auto_takes_what_suits_so_many_photos_and_says_which(n: int, method: str) -> None:
+    assert fit_calibration("auto", *scores(n)).method == method
+    assert f"calibration: {method}, with {n} photos" in (calibration_note("auto", n) or "")
 
 
 def test_isotonic_on_too_few_is_refused_before_anything_is_trained(tiny_set: Path, tmp_path: Path, capsys) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from training.audit.audit import Audit, audit_photos
 from training.audit.duplicates import group_numbers
-from training.calibration.methods import few_warning, require_enough
+from training.calibration.methods import calibration_note, require_enough
 from training.data.cache import PhotoCache, open_cache
 from training.data.facts import read_facts
 from training.data.loader import CachedPhotos
@@ -146,7 +146,7 @@ def prepare_photos(
     require_enough(options.calibration, held_out)
     if main:
         unreadable = unreadable_warning(cache.unreadable, len(photos)) if cache.unreadable else None
-        for warning in (unreadable, audit.warning(), few_warning(options.calibration, held_out)):
+        for warning in (unreadable, audit.warning(), calibration_note(options.calibration, held_out)):
             if warning:
                 print(warning, file=sys.stderr)
     return PreparedPhotos(

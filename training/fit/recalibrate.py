@@ -11,7 +11,7 @@ import numpy as np
 
 from detector.errors import UsageError
 from detector.files import read_json
-from training.calibration.methods import TooFewToCalibrate, few_warning, require_enough
+from training.calibration.methods import AUTO, TooFewToCalibrate, calibration_note, require_enough
 from training.data.photos import class_counts, find_photos, fingerprint, unreadable_warning
 from training.evaluation.evaluate import from_checkpoint, scores_of
 from training.evaluation.mistakes import pixels_of
@@ -27,7 +27,7 @@ def recalibrate(
     run: Path,
     data: Path,
     *,
-    method: str = "isotonic",
+    method: str = AUTO,
     target_fpr: float | None = None,
     part: str = "all",
     seed: int = 0,
@@ -66,7 +66,7 @@ def recalibrate(
         )
     names = tuple(kept[row].name for row in rows)
     held_out = ScoreTable(names, labels, ("calibrate",) * len(rows), ("",) * len(rows), raw)
-    if warning := few_warning(method, len(rows)):
+    if warning := calibration_note(method, len(rows)):
         print(warning, file=sys.stderr)
     note = f"recalibrated on {len(rows)} photos of {data.name} ({counts['real']} real, {counts['fake']} fake)"
     validation = table.of("validation")

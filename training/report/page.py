@@ -96,8 +96,8 @@ Wilson intervals; on the diagonal a probability means what it says.</figcaption>
 
 {% if m.calibrations %}
 <h2>Calibration</h2>
-<p>Every method fitted on the same {{ m.calibration.n or 'held-out' }} photos and measured on the validation photos; lower is
-better. The row in bold is the one that was asked for and is served: it was not chosen by this table.</p>
+<p>Every method was fitted on the same {{ m.calibration.n or 'held-out' }} photos and measured on the validation photos. Lower
+is better. The row in bold is the method that is served; this table did not choose it.</p>
 <div class="wide"><table>
 <tr><th>method</th>{% for key, name in probabilities %}<th>{{ name }}</th>{% endfor %}</tr>
 {% for method, measured in m.calibrations.items() %}
@@ -105,6 +105,8 @@ better. The row in bold is the one that was asked for and is served: it was not 
 {% for key, name in probabilities %}<td>{{ measured[key] | interval }}</td>{% endfor %}</tr>
 {% endfor %}
 </table></div>
+<p class="soft">{% for method in m.calibrations %}{{ method }}: {{ methods[method].sentence }}{{ '.' if loop.last else '; ' }}
+{% endfor %}</p>
 {% if m.calibration.note %}
 <p class="soft">{{ m.calibration.note }}.</p>
 {% endif %}

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from detector import html
 from detector.files import atomic_write, write_json
+from training.calibration.methods import METHODS
 from training.evaluation.evaluate import Evaluation
 from training.evaluation.metrics import LOW_FPR, tpr_key
 from training.evaluation.mistakes import Mistake
@@ -66,6 +67,7 @@ def write_report(
         ranking=RANKING,
         decisions=DECISIONS,
         probabilities=PROBABILITIES,
+        methods=METHODS,
         rows=ROWS,
     )
     path = directory / "index.html"

@@ -10,7 +10,8 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from detector.errors import UsageError
-from training.options import CalibrationMethod
+from training.calibration.methods import AUTO, CalibrationMethod
+from training.options import CALIBRATION_HELP
 from unmask.parameters import AsJson, Count, Fraction, LabelledPhotos, Seed, Switch
 
 Part = Literal["validation", "train", "all"]
@@ -88,7 +89,7 @@ def calibrate(
     run: Path,
     data: LabelledPhotos,
     part: Part = "all",
-    calibration: CalibrationMethod = "isotonic",
+    calibration: Annotated[CalibrationMethod, Parameter(help=CALIBRATION_HELP)] = AUTO,
     target_fpr: Annotated[float | None, Parameter(validator=Number(gt=0, lt=0.5))] = None,
     seed: Seed = 0,
 ) -> int:
@@ -103,8 +104,6 @@ def calibrate(
         Folder that `unmask train` wrote.
     part
         Part of a folder that is divided into Train and Validation.
-    calibration
-        How raw scores become probabilities.
     target_fpr
         Choose the threshold that flags at most this share of the real photos.
     """
