@@ -16,7 +16,7 @@ from training.fit.ensemble import Member, agreed_options, average, by_fold, read
 from training.fit.evaluator import Evaluator
 from training.fit.prepared import PreparedPhotos, prepare_photos
 from training.fit.publish import publish_run
-from training.fit.run_folder import claim, clear
+from training.fit.run_folder import claim, clear, write_options
 from training.models.checkpoint import Checkpoint
 from training.options import FitOptions
 
@@ -39,6 +39,7 @@ def assemble_ensemble(options: FitOptions, accelerator: Accelerator) -> dict[str
     photos = prepare_photos(options, accelerator, admit=partial(require_unseen, members))
     if main:
         clear(out)
+        write_options(out, arguments)
     config, model = average(members, mirror=options.mirror)
     evaluator = Evaluator(accelerator, config, spec, batch_size=2 * options.batch_size)
     evaluator.load(weights := model.state_dict())

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from detector.errors import UsageError
-from detector.files import shown
+from detector.files import atomic_write, shown
 
-LAST, FINAL = "last.pth", "final_model.pth"
+LAST, FINAL, OPTIONS = "last.pth", "final_model.pth", "run.yaml"
 WRITTEN = (
+    OPTIONS,
     "best_model.pth",
     FINAL,
     LAST,
@@ -44,6 +47,20 @@ def claim(out: Path, *, resume: bool = False, overwrite: bool = False) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"--out {shown(out)}: can't be made ({error.strerror})") from None
+
+
+def write_options(out: Path, arguments: Mapping[str, Any]) -> None:
+    """Write a run's recorded options as a file that `unmask train --config` reads."""
+    import yaml
+
+    values = {name: "none" if value == [] else value for name, value in arguments.items() if value not in (None, "")}
+    if values.get("members") == "none":
+        del values["members"]
+    with atomic_write(out / OPTIONS) as partial:
+        partial.write_bytes(
+            b"# unmask train --config run.yaml --out DIR repeats this run.\n"
+            + yaml.safe_dump(values, sort_keys=False, allow_unicode=True, encoding="utf-8")
+        )
 
 
 def clear(out: Path) -> None:

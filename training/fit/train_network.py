@@ -22,7 +22,7 @@ from training.fit.loop import Recipe, Trainer
 from training.fit.prepared import PreparedPhotos, prepare_photos
 from training.fit.publish import publish_run
 from training.fit.resume import interrupted, require_same_photos
-from training.fit.run_folder import FINAL, LAST, claim, clear
+from training.fit.run_folder import FINAL, LAST, claim, clear, write_options
 from training.models.build import ModelConfig
 from training.models.checkpoint import Checkpoint, save_checkpoint
 from training.models.networks import PooledNet
@@ -57,6 +57,7 @@ def train_network(options: FitOptions, accelerator: Accelerator) -> dict[str, An
     photos = prepare_photos(options, accelerator, admit=partial(require_same_photos, earlier, out))
     if main and not earlier:
         clear(out)
+        write_options(out, arguments)
     faults = faults_in(arguments)
     fault = make_fault(faults, photos.labels, np.unique(photos.fit_rows), seed=options.seed)
     evaluator = Evaluator(accelerator, config, spec, batch_size=2 * options.batch_size)
