@@ -60,11 +60,40 @@ test-on:
 	.venv-$(VERSION)/bin/python -m pytest -q $(PYTEST_ARGS) -m 'not serve and not slow' -p no:cacheprovider
 
 .PHONY: lint
-lint: setup ## ruff, mypy and the import walls
+lint: setup ## ruff, mypy, the layers of imports and spelling
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+	.venv/bin/codespell
+
+.PHONY: coverage
+coverage: setup ## measure which lines and branches the tests reach, and fail below the floor in pyproject.toml
+	$(PY) -m pytest $(PYTEST_ARGS) --cov --cov-branch --cov-report=term:skip-covered --cov-report=html:reports/coverage
+
+.PHONY: tools
+tools: ## install the optional Debian packages of requirements/debian.txt: tests without theirs are skipped
+	@packages="$$(sed 's/#.*//' requirements/debian.txt | xargs)"; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $$packages; \
+	else \
+	  echo "error: this needs root and apt-get; on Debian: sudo apt-get install $$packages" >&2; exit 1; \
+	fi
+
+.PHONY: sbom
+sbom: setup ## write reports/sbom.json, a CycloneDX list of what a server installs
+	mkdir -p reports
+	.venv/bin/uv tool run --quiet --from cyclonedx-bom==7.1.0 cyclonedx-py requirements requirements/serve.lock \
+	  --output-reproducible --of JSON -o reports/sbom.json
+
+.PHONY: release
+release: setup ## check that this commit can be released, build the wheel, and print the commands that publish it
+	$(PY) .ci/release.py
+	rm -rf dist build
+	.venv/bin/uv build --quiet --out-dir dist
+	@ls dist
+	@version=$$($(PY) -c 'import unmask; print(unmask.__version__)'); \
+	printf 'to release it:\n  git tag -a v%s -m "Unmask %s"\n  git push origin v%s\n' $$version $$version $$version
 
 .PHONY: bench
 bench: setup ## roofline, then load on a real server, with an HTML report
