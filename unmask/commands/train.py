@@ -27,7 +27,7 @@ class EarlierOptions:
     use_mps: Annotated[Switch, _EARLIER, Parameter(name="--use_mps")] = False
     """Train on MPS where there is one, and on what --device auto takes elsewhere."""
     calibrate: Annotated[bool | None, _EARLIER, Parameter(negative="--no-calibrate")] = None
-    """The same as --calibration isotonic; --no-calibrate is the same as --calibration none."""
+    """The same as --calibration auto; --no-calibrate is the same as --calibration none."""
 
     def applied(self, options: FitOptions) -> FitOptions:
         """`options` with these in them. Raises `UsageError` where one contradicts what was asked for."""
@@ -36,7 +36,7 @@ class EarlierOptions:
         for given, typed, name, value in (
             (self.use_amp, "--use_amp", "amp", "auto"),
             (self.use_mps, "--use_mps", "device", "mps-if-there"),
-            (self.calibrate is True, "--calibrate", "calibration", "isotonic"),
+            (self.calibrate is True, "--calibrate", "calibration", "auto"),
             (self.calibrate is False, "--no-calibrate", "calibration", "none"),
         ):
             if not given:
