@@ -13,7 +13,7 @@ from unmask.__main__ import main
 
 
 def evaluate(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict[str, Any]:
-    assert main(["evaluate", *map(str, arguments)]) == 0
+    assert main(["evaluate", *map(str, arguments), "--json"]) == 0
     return json.loads(capsys.readouterr().out)
 
 
@@ -75,6 +75,19 @@ def test_families_and_groups_are_told_apart_by_folder_or_by_name(tiny_run: Path,
     assert found == pytest.approx(by_name["validation"]["recall"]["value"] * 60)
     assert main(["evaluate", *map(str, arguments), "--family-by", "("]) == 2
     assert "--family-by '(' is not a regular expression" in capsys.readouterr().err
+
+
+def test_without_json_it_prints_a_summary_with_the_same_numbers(tiny_run: Path, tiny_set: Path, capsys):
+    arguments = ["--checkpoint", tiny_run / "best_model.pth", "--data", tiny_set, "--family-by", r"(\d)\.jpg"]
+    result = evaluate(capsys, *arguments)
+    assert main(["evaluate", *map(str, arguments)]) == 0
+    said = capsys.readouterr().out
+    assert "test_resnet on tiny, validation part: 30 real and 30 fake photos" in said
+    auc = result["validation"]["auc"]
+    assert f"AUC {auc['value']:.3f} ({auc['low']:.3f}–{auc['high']:.3f})" in said
+    assert 8 <= len(said.splitlines()) <= 20
+    found = [row["flagged"]["value"] for row in result["families"] if row["class"] == "fake"]
+    assert f": {min(found):.3f} (" in said
 
 
 def test_blur_takes_away_the_grain_that_gives_fakes_away(tiny_run: Path, tiny_set: Path, tmp_path: Path, capsys):

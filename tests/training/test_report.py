@@ -12,8 +12,9 @@ import numpy as np
 from PIL import Image
 
 from detector.overlay import overlaid
-from training.evaluation.mistakes import worst
+from training.evaluation.mistakes import Mistake, worst
 from training.report.report import write_report
+from training.report.summary import summary
 
 
 def test_the_page_needs_nothing_else_and_shows_every_plot(tiny_run: Path) -> None:
@@ -99,3 +100,15 @@ def test_names_of_files_cannot_write_into_the_page(tiny_run: Path, tmp_path: Pat
     page = write_report(tmp_path, metrics, np.arange(10) % 2, scores, scores).read_text(encoding="utf-8")
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
+
+
+def test_a_summary_names_no_command_that_would_be_refused(tiny_run: Path) -> None:
+    metrics = json.loads((tiny_run / "metrics.json").read_text())
+    assert summary(metrics, Path("my run")).endswith("next:   unmask export --run 'my run' --out artifacts/")
+    said = summary(metrics | {"faults": {"faulty_mode": "wrong_loss"}}, tiny_run)
+    assert said.endswith("--allow-faulty")
+    assert "faults were injected" in said
+
+
+def test_a_mistake_is_shown_with_the_confidence_of_what_was_said() -> None:
+    assert [Mistake("a", label, 0.2, 0.25, b"", b"").to_dict()["confidence"] for label in (1, 0)] == [0.75, 0.25]

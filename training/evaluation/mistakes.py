@@ -37,7 +37,13 @@ class Mistake:
 
     def to_dict(self) -> dict[str, Any]:
         """What a metrics file holds of it."""
-        return {"name": self.name, "fake": self.label == FAKE, "raw_prob": self.raw, "calibrated": self.calibrated}
+        probabilities = {"raw_prob": self.raw, "calibrated": self.calibrated, "confidence": self.confidence}
+        return {"name": self.name, "fake": self.label == FAKE, **probabilities}
+
+    @property
+    def confidence(self) -> float:
+        """Probability of the wrong verdict, as in `Verdict`."""
+        return 1 - self.calibrated if self.label == FAKE else self.calibrated
 
 
 def worst(

@@ -156,13 +156,16 @@ random does in {{ '%.3f' % m.pointing_game.chance }}.</p>
 {% endif %}
 {% if mistakes %}
 <h2>Worst mistakes</h2>
-<p>The wrong verdicts that it was surest of. On the right, what spoke for fake is orange and what spoke for real blue.</p>
+<p>The wrong verdicts with the highest confidence. In the right picture, orange marks what speaks for fake and blue what speaks
+for real.</p>
 <div class="cards">
 {% for mistake, photo, heatmap in mistakes %}
 <figure><div class="pair"><img src="{{ photo }}" alt="photo" width="192" height="192">
 <img src="{{ heatmap }}" alt="photo with heatmap" width="192" height="192"></div>
-<figcaption><b>{{ 'fake' if mistake.label else 'real' }}, given {{ '%.1f' % (100 * mistake.calibrated) }} % fake</b>
-(raw {{ '%.4f' % mistake.raw }})<br>{{ mistake.name }}</figcaption></figure>
+<figcaption><b>{{ 'fake' if mistake.label else 'real' }}, called {{ 'Real' if mistake.label else 'Fake' }} with
+{{ '%.1f' % (100 * mistake.confidence) }} %</b>
+(raw probability of fake {{ '%.4f' % mistake.raw }})<br>
+{{ mistake.name }}</figcaption></figure>
 {% endfor %}
 </div>
 {% endif %}

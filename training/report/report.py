@@ -20,6 +20,7 @@ from training.evaluation.mistakes import Mistake
 from training.options import without_places
 from training.report import plots
 from training.report.page import BODY, STYLE
+from training.report.summary import interval
 
 RANKING = (
     ("auc", "ROC AUC"),
@@ -52,7 +53,7 @@ def write_report(
         images[name] = plots.render(plot)
         (directory / f"{name}.png").write_bytes(images[name].light)
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["interval"] = lambda value: Markup("{} <span>{}</span>").format(*_interval(value).split())
+    environment.filters["interval"] = lambda value: Markup("{} <span>{}</span>").format(*interval(value).split())
     title = _title(metrics)
     body = environment.from_string(BODY).render(
         title=title,
@@ -87,25 +88,6 @@ def write_evaluation(directory: Path, evaluation: Evaluation) -> Path:
         evaluation.raw,
         evaluation.calibrated,
         evaluation.mistakes,
-    )
-
-
-def summary(metrics: dict[str, Any], out: Path) -> str:
-    """What a person wants to read when training has ended."""
-    v = metrics["validation"]
-    after = f"{v['ece_raw']['value']:.3f} before calibration, {v['ece']['value']:.3f} after"
-    lines = [
-        f"validation, {v['n']} photos: AUC {_interval(v['auc'])}, accuracy {_interval(v['accuracy'])}",
-        f"calibration error: {after}",
-    ]
-    if choice := metrics.get("threshold_choice"):
-        lines.append(f"threshold: {choice['threshold']:.4f}; {choice['notes'][0]}")
-    return "\n".join(
-        [
-            *lines,
-            f"report: {out / 'report' / 'index.html'}",
-            f"next:   unmask export --run {out} --out artifacts/",
-        ]
     )
 
 
@@ -167,7 +149,7 @@ def _shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, dict) and {"value", "low", "high"} <= set(value):
-        return _interval(value)
+        return interval(value)
     if isinstance(value, dict):
         return ", ".join(f"{_words(k)} {_shown(v)}" for k, v in value.items())
     if isinstance(value, (list, tuple)):
@@ -176,7 +158,3 @@ def _shown(value: Any) -> str:
         rest = f" and {len(value) - 5} more" if len(value) > 5 else ""
         return ", ".join(_shown(v) for v in value[:5]) + rest
     return str(value)
-
-
-def _interval(value: dict[str, float]) -> str:
-    return f"{value['value']:.3f} ({value['low']:.3f}–{value['high']:.3f})"

@@ -80,7 +80,9 @@ def evaluate(
         from training.report.report import write_evaluation
 
         write_evaluation(out, evaluation)
-    print(json.dumps(evaluation.result, indent=2))
+    from training.report.summary import summary_of_evaluation
+
+    print(json.dumps(evaluation.result, indent=2) if json_ else summary_of_evaluation(evaluation.result, out))
     return 0
 
 
@@ -108,7 +110,7 @@ def calibrate(
         Choose the threshold that flags at most this share of the real photos.
     """
     from training.fit.recalibrate import recalibrate
-    from training.report.report import summary
+    from training.report.summary import summary
 
     metrics = recalibrate(run, data, method=calibration, target_fpr=target_fpr, part=part, seed=seed)
     print(metrics["calibration"]["note"])

@@ -69,7 +69,7 @@ def train(*, options: FitOptions, earlier: EarlierOptions = EarlierOptions(), co
 
     metrics = fit(options)
     if metrics:  # empty in all processes but the first
-        from training.report.report import summary
+        from training.report.summary import summary
 
         print(summary(metrics, options.out))
     return 0
