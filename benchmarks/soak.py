@@ -79,11 +79,12 @@ def soak(server: Server, load: Load, known: Mapping[str, float]) -> dict[str, An
     return {
         **{k: samples[k] for k in ("requests", "failures", "failure_reasons", "seconds", "requests_per_second", "latency_ms")},
         "held": held,
-        "ok": not samples["failures"] and all(map(_steady, held.values())),
+        "ok": not samples["failures"] and all(map(steady, held.values())),
     }
 
 
-def _steady(held: Mapping[str, Any]) -> bool:
+def steady(held: Mapping[str, Any]) -> bool:
+    """Neither memory nor file descriptors grow by more than the bounds allow."""
     return held["memory_growth_in_ten_minutes"] < MEMORY_LIMIT and held["descriptor_growth_in_ten_minutes"] < 1
 
 

@@ -51,7 +51,7 @@ def test_growth_is_that_of_ten_minutes_after_the_start(a_minute: float, descript
     found = holdings.to_dict()
     assert found["memory_growth_in_ten_minutes"] == pytest.approx(10 * a_minute, abs=1e-3)
     assert found["descriptor_growth_in_ten_minutes"] == pytest.approx(10 * descriptors_a_minute, abs=0.01)
-    assert soak._steady(found) is steady
+    assert soak.steady(found) is steady
 
 
 def test_a_soak_too_short_to_tell_is_refused(artifacts: Path, capsys: pytest.CaptureFixture[str]) -> None:

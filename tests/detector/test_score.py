@@ -100,8 +100,8 @@ def test_names_that_are_not_utf_8_are_scored_and_shown(model, photos, tmp_path, 
     assert result.returncode == 0, result.stderr
     text = (tmp_path / "scores").read_text(encoding="utf-8") if to_file else result.stdout
     found = list(csv.DictReader(io.StringIO(text))) if format == "csv" else lines(text)
-    zürich = "Z\\xfcrich.jpg" if format == "csv" and not to_file else "Zürich.jpg"
-    assert [row["path"] for row in found] == [str(tmp_path / name) for name in (zürich, "caf\\xe9.jpg", "plain.jpg")]
+    listed = "Z\\xfcrich.jpg" if format == "csv" and not to_file else "Zürich.jpg"
+    assert [row["path"] for row in found] == [str(tmp_path / name) for name in (listed, "caf\\xe9.jpg", "plain.jpg")]
 
 
 def test_a_model_in_a_folder_whose_name_is_not_utf_8_is_loaded(artifacts, photos, tmp_path):

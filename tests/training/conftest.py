@@ -60,8 +60,8 @@ def _fresh_accelerate() -> Iterator[None]:
     yield
     from accelerate.state import AcceleratorState, GradientState
 
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
+    AcceleratorState._reset_state(reset_partial_state=True)  # noqa: SLF001  accelerate has no public way
+    GradientState._reset_state()  # noqa: SLF001
 
 
 def fit(*arguments: Any) -> int:

@@ -37,7 +37,7 @@ def _training(hub: Hub, home: Path, *arguments: object, **environment: str) -> s
     return subprocess.run(
         [sys.executable, "-m", "unmask", *map(str, arguments)],
         cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1", **hub.environment(home), **environment},
-        capture_output=True, text=True, timeout=120,
+        capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
 
 
