@@ -7,15 +7,14 @@ longer maintained, so there is no release to wait for. The jar itself stays as i
 from __future__ import annotations
 
 import hashlib
+import shutil
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path
 
 from detector.errors import FileError
 from serve.errors import ClassFileError
-from serve.jvm.assembler import assemble
+from serve.jvm.changes import Patch, Replace, Reword
 from serve.jvm.classfile import JavaClass
-from serve.jvm.method_code import MethodCode
 
 DRAINING, REFUSING = "draining", "refusing"
 """Files in the JVM's working directory: while the first is there each answer closes its connection, while the second is there
@@ -25,45 +24,6 @@ RETRY_AFTER_SECONDS = "1"
 OVERLOADED = (
     '" takes no request now: its queue is full, it has no worker or it is stopping; try again in a second [overloaded]'
 )
-
-
-@dataclass(frozen=True)
-class Replace:
-    """Instructions put in the place of others in a method; at its start when `old` is empty.
-
-    stack: most values on the stack while `new` runs.
-    """
-
-    method: str
-    old: str
-    new: str
-    stack: int = 0
-
-    def apply(self, java: JavaClass) -> None:
-        """Change the class."""
-        code = MethodCode(java, java.method(self.method))
-        code.replace(assemble(java, self.old), assemble(java, self.new), stack=self.stack)
-
-
-@dataclass(frozen=True)
-class Reword:
-    """The text of a constant, replaced."""
-
-    old: str
-    new: str
-
-    def apply(self, java: JavaClass) -> None:
-        """Change the class."""
-        java.replace_text(self.old, self.new)
-
-
-@dataclass(frozen=True)
-class Patch:
-    """What is changed in one class; the SHA-256 of its file before and after."""
-
-    original: str
-    patched: str
-    changes: tuple[Replace | Reword, ...]
 
 
 _NETTY = "io/netty/handler/codec/http"
@@ -255,10 +215,11 @@ PATCHES: dict[str, Patch] = {
 
 
 def write_patched_classes(jar: Path, directory: Path) -> None:
-    """Write the changed classes under `directory`, a class path root.
+    """Write the changed classes, and nothing else, under `directory`, a class path root.
 
     Raises `FileError` when the jar is not TorchServe 0.12.0's: without them the server would behave differently in silence.
     """
+    shutil.rmtree(directory, ignore_errors=True)  # another release may have changed other classes
     with zipfile.ZipFile(jar) as archive:
         for name, patch in PATCHES.items():
             original = archive.read(f"{name}.class")

@@ -48,7 +48,7 @@ def test_it_is_live_but_not_ready_until_the_workers_are_and_idle_it_ends_soon(st
     signalled = time.monotonic()
     server.signal(signal.SIGTERM)
     assert server.process.wait(60) == 0
-    assert time.monotonic() - signalled < starting / 2  # unpatched, TorchServe takes over two seconds more
+    assert time.monotonic() - signalled < starting / 2  # left alone, TorchServe takes two seconds more
 
 
 def test_a_server_is_found_after_the_clock_was_set(start, monkeypatch):

@@ -16,10 +16,11 @@ from serve.errors import ClassFileError
 from serve.java import find_java, frontend_jar
 from serve.jvm import patches
 from serve.jvm.assembler import assemble
+from serve.jvm.changes import Patch, Replace, Reword
 from serve.jvm.classfile import JavaClass
 from serve.jvm.instructions import SWITCHES, instructions
 from serve.jvm.method_code import MethodCode
-from serve.jvm.patches import PATCHES, Patch, Replace, write_patched_classes
+from serve.jvm.patches import PATCHES, write_patched_classes
 from tests.conftest import ROOT
 
 
@@ -52,7 +53,8 @@ def verified(names: list[str], directory: Path, work: Path) -> tuple[set[str], s
     return {name for name, java in zip(names, called, strict=True) if java in ended & ours}, done.stdout + done.stderr
 
 
-def test_each_class_is_the_one_that_was_tested(tmp_path, originals):
+def test_each_class_is_the_one_that_was_tested_and_there_is_no_other(tmp_path, originals):
+    (tmp_path / "Older.class").write_bytes(b"of another release")
     write_patched_classes(frontend_jar(), tmp_path)
     written = {str(path.relative_to(tmp_path).with_suffix("")): path for path in tmp_path.rglob("*.class")}
     assert written.keys() == PATCHES.keys()
@@ -110,12 +112,12 @@ def test_another_torchserves_jar_is_not_patched(tmp_path):
     with zipfile.ZipFile(jar, "w") as archive:
         archive.writestr(f"{next(iter(PATCHES))}.class", b"\xca\xfe\xba\xbe another")
     with pytest.raises(FileError, match=r"0\.12\.0"):
-        write_patched_classes(jar, tmp_path)
+        write_patched_classes(jar, tmp_path / "classes")
 
 
 def test_a_change_that_makes_another_class_than_the_tested_one_is_refused(monkeypatch, originals):
     name = "org/pytorch/serve/util/ApiUtils"
-    other = Patch(PATCHES[name].original, PATCHES[name].patched, (patches.Reword("Code", "code"),))
+    other = Patch(PATCHES[name].original, PATCHES[name].patched, (Reword("Code", "code"),))
     monkeypatch.setitem(PATCHES, name, other)
     with pytest.raises(ClassFileError, match=r"ApiUtils: .*tested"):
         patches.patched(name, originals[name])
