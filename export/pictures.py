@@ -1,4 +1,4 @@
-"""Pictures to hold the roads against each other: photos from a folder, or drawn ones where there are none."""
+"""Images that parity is measured on: photos from a folder, or drawn pictures where there are none."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def test_constrained_kernels_go_out_as_plain_ones(two_streams: tuple[Checkpoint,
     constants = {i.name: numpy_helper.to_array(i) for i in graph.initializer}
     # In one convolution with the fixed ones, which come first.
     bank = [n for n, value in constants.items() if value.shape == (12, *kernels.shape[1:])]
-    [name] = [n for n in bank if np.allclose(constants[n][-len(kernels) :], kernels, atol=1e-7)]
+    [name] = [n for n in bank if not disagreement(constants[n][-len(kernels) :], kernels, CURVE)]
     assert [node.op_type for node in graph.node if name in node.input] == ["Conv"]
     learned = next(v for k, v in checkpoint.weights.items() if "bayar" in k).numpy()
     assert not any(value.shape == learned.shape and np.allclose(value, learned) for value in constants.values())
@@ -119,9 +119,10 @@ def test_an_ensemble_is_one_graph_with_one_curve(ensemble: tuple[Checkpoint, Pat
     assert manifest.training["arguments"]["members"] == ["one", "two"]  # not where they are
 
 
-def test_a_resnet50_with_batch_norm_in_its_head_goes_out(tmp_path: Path, images: np.ndarray) -> None:
+def test_a_resnet_with_batch_norm_in_its_head_goes_out(tmp_path: Path, images: np.ndarray) -> None:
     suits = PRESETS["resnet50"]
-    config = ModelConfig("resnet50", suits.hidden, suits.dropout, suits.head_norm)
+    assert suits.head_norm
+    config = ModelConfig("test_resnet", suits.hidden, suits.dropout, suits.head_norm)
     net = lived_in(config)
     save_model(scores_to_onnx(ScoringGraph(net, SPEC), SPEC, 18), tmp_path / "model.onnx", {})
     assert_answers_as(Checkpoint(config, SPEC, net.state_dict()), tmp_path / "model.onnx", images)

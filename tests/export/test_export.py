@@ -40,9 +40,9 @@ def session(artifacts) -> onnxruntime.InferenceSession:
 
 @pytest.fixture(scope="module")
 def other_export(tmp_path_factory, photos):
-    """A ResNet's final checkpoint, under another name into a folder that is not there yet."""
+    """A small ResNet's final checkpoint, under another name into a folder that is not there yet."""
     run, out = tmp_path_factory.mktemp("resnet"), tmp_path_factory.mktemp("there") / "not" / "yet"
-    write_run(run, "resnet18", photos, size=64)
+    write_run(run, "test_resnet", photos, size=64)
     (run / "best_model.pth").rename(run / "final_model.pth")
     return out, export_run(run, out, checkpoint="final", name="Other-1", version="2.0.1", threshold=0.3)
 

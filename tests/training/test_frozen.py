@@ -71,7 +71,7 @@ def test_features_are_those_of_each_photo_and_of_its_mirror_image_computed_once(
     for row in (0, 17, 19):
         for seed, wanted in ((-1, straight), (4, straight), (5, mirrored)):
             features, label, where = source[row, seed]
-            assert torch.allclose(features, wanted[row], atol=1e-5)
+            assert not disagreement(features, wanted[row], LOGIT)
             assert (float(label), int(where)) == (row % 2, row)
     made = path.stat().st_mtime_ns
     assert open_features(net, CONFIG, cache, SPEC, torch.device("cpu")) == path
