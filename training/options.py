@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, TypeVar
 from cyclopts import Group, Parameter, Token
 
 from detector.errors import UsageError
+from detector.files import shown
 from detector.spec import ImageSpec
 from training.calibration.methods import AUTO, CalibrationMethod, described
 from training.presets import DUAL_STREAM, ENSEMBLE, preset
@@ -255,14 +256,16 @@ class FitOptions:
 
 
 def without_places(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Recorded options with absolute paths cut to their last part: cards and manifests travel to other machines."""
+    """Recorded options for cards and manifests, which travel to other machines: absolute paths are cut to their last part."""
     return {name: _without_place(value) for name, value in arguments.items()}
 
 
 def _without_place(value: Any) -> Any:
     if isinstance(value, list):
         return [_without_place(v) for v in value]
-    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+    if not isinstance(value, str):
+        return value
+    return shown(Path(value).name if Path(value).is_absolute() else value)
 
 
 def _plain(value: Any) -> Any:

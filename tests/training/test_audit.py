@@ -18,7 +18,8 @@ from training.audit.duplicates import find_matches, group_names, group_numbers
 from training.audit.shortcuts import ALL, FEATURES, measure
 from training.data.cache import open_cache
 from training.data.facts import facts_of, read_facts
-from training.data.photos import DataProblem, Photo, divide, find_photos, fingerprint
+from training.data.photos import Photo, divide, find_photos, fingerprint
+from training.errors import DataProblem
 from unmask.__main__ import main
 
 

@@ -18,7 +18,8 @@ from detector import CalibrationCurve
 from tests.training.conftest import TINY, fit
 from training.calibration.logistic import sampled
 from training.calibration.methods import METHODS as DECLARED
-from training.calibration.methods import TooFewToCalibrate, calibration_note, fit_all, fit_calibration
+from training.calibration.methods import calibration_note, fit_all, fit_calibration
+from training.errors import TooFewToCalibrate
 
 METHODS = [name for name in DECLARED if name != "none"]
 # Run alone, where nothing of this project can be imported: what a notebook on another machine does.

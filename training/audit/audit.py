@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,19 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from detector.errors import UsageError
+from detector.files import write_json
 from training.audit.duplicates import Match, find_matches, group_names
 from training.audit.shortcuts import measure, notable
 from training.data.facts import PhotoFacts, read_facts
 from training.data.photos import CLASSES, Photo, find_photos
+from training.errors import Leak
 
 SHOWN = 5  # pairs that a message names
-
-
-class Leak(UsageError):
-    """Training and validation photos of a divided folder share a picture or a group."""
-
-    code = "leak"
 
 
 @dataclass(frozen=True)
@@ -187,8 +181,7 @@ def audit_folder(data: Path, *, group_by: str | None = None, out: Path | None = 
     found = audit_photos(photos, read_facts(photos, progress=progress), group_by)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(found.to_dict(), indent=1, ensure_ascii=False)
-        (out / "audit.json").write_text(text + "\n", encoding="utf-8")
+        write_json(out / "audit.json", found.to_dict())
         (out / "audit.txt").write_text(found.text() + "\n", encoding="utf-8")
     return found
 

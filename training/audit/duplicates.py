@@ -17,8 +17,7 @@ from scipy.sparse.csgraph import connected_components
 from detector.decode import decode_image
 from detector.errors import UsageError
 from training.data.facts import SPEC, PhotoFacts, outline_bits
-from training.data.photos import Photo
-from training.evaluation.families import checked_pattern
+from training.data.photos import Photo, checked_pattern
 
 # Measured on 1,800 faces and 1,200 composites. Copies that were re-encoded (down to quality 30), halved or brightened lie
 # within 18 of 256 bits, ones cropped by 2 % on every side within 56. Different faces lie 60 or more apart, but for one pair

@@ -14,17 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.calibration import CalibrationCurve
-from detector.errors import UsageError
 from detector.files import atomic_write, write_json
 from training.calibration.logistic import BETA, PLATT, TEMPERATURE, Floats, fit_logistic, platt_targets
+from training.errors import TooFewToCalibrate
 
 Fitted = tuple[CalibrationCurve, dict[str, float]]
-
-
-class TooFewToCalibrate(UsageError):
-    """There are fewer calibration photos than the method needs."""
-
-    code = "too_few_to_calibrate"
 
 
 @dataclass(frozen=True)

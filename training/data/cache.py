@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from detector.decode import decode_image
 from detector.errors import FileError, ImageError
+from detector.files import atomic_write, read_json, write_json
 from detector.spec import ImageSpec
 from training.data.equalise import equalised
 from training.data.photos import Photo
@@ -62,8 +63,8 @@ def open_cache(
         directory.mkdir(parents=True, exist_ok=True)
         with new_array(path, np.uint8, (len(photos), *spec.shape), "decoded photos") as pixels:
             unreadable = _decode_all(photos, spec, pixels, equalise, progress)
-        index.write_text(json.dumps(unreadable, indent=1, ensure_ascii=False), encoding="utf-8")
-    return PhotoCache(path, json.loads(index.read_text(encoding="utf-8")))
+        write_json(index, unreadable)
+    return PhotoCache(path, read_json(index))
 
 
 def _decode_all(photos: Sequence[Photo], spec: ImageSpec, pixels: np.memmap, equalise: bool, progress: bool) -> dict[str, str]:
@@ -104,11 +105,7 @@ def new_array(path: Path, dtype: DTypeLike, shape: tuple[int, ...], what: str) -
             f"the cache of {what} needs {needed / 1e9:.1f} GB and {path.parent} has {free / 1e9:.1f} GB free; "
             "give another place with --cache-dir, or a smaller --size"
         )
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
+    with atomic_write(path) as partial:
         array = np.lib.format.open_memmap(partial, mode="w+", dtype=dtype, shape=shape)
         yield array
         array.flush()
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

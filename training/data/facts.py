@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +18,8 @@ from scipy.ndimage import laplace
 from tqdm import tqdm
 
 from detector.decode import decode_image
-from detector.errors import ImageError
+from detector.errors import FileError, ImageError
+from detector.files import read_json, write_json
 from detector.spec import ImageSpec
 from training.data.photos import Photo
 
@@ -127,15 +127,13 @@ def _picture(pixels: NDArray[np.uint8]) -> dict[str, float | str]:
 
 def _load(store: Path) -> dict[str, PhotoFacts]:
     try:
-        values = json.loads(store.read_text(encoding="utf-8"))
+        values = read_json(store)
         return {k: PhotoFacts(k, **v) for k, v in values["facts"].items()} if values["version"] == VERSION else {}
-    except (OSError, ValueError, KeyError, TypeError):  # not there, or another release's: what it held is read again
+    except (FileError, KeyError, TypeError, AttributeError):  # not there, or another release's: what it held is read again
         return {}
 
 
 def _save(store: Path, facts: dict[str, PhotoFacts]) -> None:
     store.parent.mkdir(parents=True, exist_ok=True)
     values = {sha: {k: v for k, v in asdict(fact).items() if k != "sha256"} for sha, fact in facts.items()}
-    partial = store.with_name(f"{store.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps({"version": VERSION, "facts": values}), encoding="utf-8")
-    partial.replace(store)
+    write_json(store, {"version": VERSION, "facts": values}, indent=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.errors import UsageError
+from detector.files import shown
 from detector.manifest import sha256
+from training.errors import DataProblem
 
 REAL, FAKE = 0, 1
 CLASSES = {"real": REAL, "fake": FAKE}
@@ -22,15 +25,9 @@ _LITTER = {"thumbs.db", "desktop.ini"}
 _LAYOUTS = "expected DIR/{Train,Validation}/{Real,Fake}/… or DIR/{real,fake}/…, in any letter case"
 
 
-class DataProblem(UsageError):
-    """The data folder is not laid out as expected, or holds too little."""
-
-    code = "bad_data"
-
-
 @dataclass(frozen=True)
 class Photo:
-    """A file on disk. name: its path inside the data folder, with `/`. label: 0 real, 1 fake.
+    """A file on disk. name: its path inside the data folder, with `/`, as text that any file takes. label: 0 real, 1 fake.
 
     part: "train" or "validation" where the folders say so, else None.
     """
@@ -60,11 +57,9 @@ def find_photos(directory: Path, *, fakes_needed: bool = True) -> list[Photo]:
 
     fakes_needed: False also takes a folder without fake photos: DIR/{Train,Validation}/Real or DIR/real.
     """
-    if not directory.is_dir():
-        raise DataProblem(f"--data {directory}: no such folder; {_LAYOUTS}")
-    roots = _class_folders(directory, fakes_needed)
+    roots = check_layout(directory, fakes_needed=fakes_needed)
     photos = [
-        Photo(file, file.relative_to(directory).as_posix(), label, part)
+        Photo(file, shown(file.relative_to(directory).as_posix()), label, part)
         for folder, label, part in roots
         for file in folder.rglob("*")
         if file.is_file() and not file.name.startswith(".") and file.name.lower() not in _LITTER
@@ -72,8 +67,10 @@ def find_photos(directory: Path, *, fakes_needed: bool = True) -> list[Photo]:
     return sorted(photos, key=lambda photo: photo.name)
 
 
-def _class_folders(directory: Path, fakes_needed: bool) -> list[tuple[Path, int, str | None]]:
-    """(folder, label, part) for each class folder of whichever layout is there."""
+def check_layout(directory: Path, *, fakes_needed: bool = True) -> list[tuple[Path, int, str | None]]:
+    """(folder, label, part) for each class folder of whichever layout is there; raises as `find_photos` does."""
+    if not directory.is_dir():
+        raise DataProblem(f"--data {shown(directory)}: no such folder; {_LAYOUTS}")
     divided = [(folder, part) for part in ("train", "validation") for folder in _named(directory, part)]
     if {part for _, part in divided} == {"train", "validation"}:
         found: list[tuple[Path, int, str | None]] = [
@@ -89,7 +86,7 @@ def _class_folders(directory: Path, fakes_needed: bool) -> list[tuple[Path, int,
     if len(labels) == 2 or (not fakes_needed and labels == {REAL}):
         return flat
     alone = "" if fakes_needed else "; real photos alone will do in either"
-    raise DataProblem(f"--data {directory}: found {_listing(directory)}; {_LAYOUTS}{alone}")
+    raise DataProblem(f"--data {shown(directory)}: found {_listing(directory)}; {_LAYOUTS}{alone}")
 
 
 def _named(directory: Path, name: str) -> list[Path]:
@@ -100,11 +97,11 @@ def _listing(directory: Path) -> str:
     """What a folder holds, two levels deep, in a line."""
     entries = []
     for folder in sorted(e for e in directory.iterdir() if e.is_dir()):
-        inside = sorted(e.name + "/" for e in folder.iterdir() if e.is_dir())
-        entries.append(f"{folder.name}/" + (f" (with {', '.join(inside[:6])})" if inside else ""))
+        inside = sorted(shown(e.name) + "/" for e in folder.iterdir() if e.is_dir())
+        entries.append(f"{shown(folder.name)}/" + (f" (with {', '.join(inside[:6])})" if inside else ""))
     files = sum(e.is_file() for e in directory.iterdir())
-    shown = ", ".join(entries[:8]) + (f" and {len(entries) - 8} more folders" if len(entries) > 8 else "")
-    return (shown or "no folders") + (f" and {files} files" if files else "")
+    folders = ", ".join(entries[:8]) + (f" and {len(entries) - 8} more folders" if len(entries) > 8 else "")
+    return (folders or "no folders") + (f" and {files} files" if files else "")
 
 
 def fingerprint(photos: Sequence[Photo], hashes: Sequence[str] | None = None) -> str:
@@ -118,6 +115,15 @@ def fingerprint(photos: Sequence[Photo], hashes: Sequence[str] | None = None) ->
         for photo, content in zip(photos, contents, strict=True):
             digest.update(f"{photo.name}\0{content}\n".encode())
     return digest.hexdigest()
+
+
+def checked_pattern(pattern: str | None, flag: str) -> str | None:
+    """The pattern, when it is a regular expression; raises `UsageError` naming the flag."""
+    try:
+        re.compile(pattern or "")
+    except re.error as error:
+        raise UsageError(f"{flag} {pattern!r} is not a regular expression: {error}") from None
+    return pattern
 
 
 def divide(

@@ -16,14 +16,15 @@ from tqdm import tqdm
 
 from detector.batches import decoded_batches
 from detector.errors import UnmaskError, UsageError
+from detector.files import shown
 from detector.scorer import Scorer
 from detector.spec import ImageSpec
 from detector.verdict import DEFAULT_THRESHOLD
 from training.data.loader import normalise
-from training.data.photos import REAL, Photo, class_counts, find_photos, fingerprint, unreadable_warning
+from training.data.photos import REAL, Photo, checked_pattern, class_counts, find_photos, fingerprint, unreadable_warning
 from training.evaluation import pointing_game as pointing
 from training.evaluation import robustness
-from training.evaluation.families import checked_pattern, family_names, family_rows, group_rows
+from training.evaluation.families import family_names, family_rows, group_rows
 from training.evaluation.metrics import evaluate, score_histogram
 from training.evaluation.mistakes import Heatmaps, Mistake, find_mistakes, pixels_of
 from training.models.checkpoint import BEST, load_calibration, load_checkpoint
@@ -124,10 +125,10 @@ def evaluate_folder(
     groups = family_names(names, group_by) if group_by else None
     files = [photo.path for photo in readable]
     pixels = pixels_of(files, judged.spec)
-    shown = find_mistakes(names, labels, raw, calibrated, threshold, pixels, judged.heatmaps)
+    mistakes = find_mistakes(names, labels, raw, calibrated, threshold, pixels, judged.heatmaps)
     result = {
         "model": judged.name,
-        "data": data.name,
+        "data": shown(data.name),
         "part": part if any(p.part for p in photos) else "all",
         "counts": counts,
         "validation": evaluate(labels, raw, calibrated, threshold=threshold, seed=seed),
@@ -135,7 +136,7 @@ def evaluate_folder(
         "groups": group_rows(groups, labels, flagged) if groups else None,
         "robustness": None,
         "pointing_game": None,
-        "mistakes": [mistake.to_dict() for mistake in shown],
+        "mistakes": [mistake.to_dict() for mistake in mistakes],
         "reference_scores": score_histogram(calibrated),
         "unreadable": unreadable,
         "fingerprint": fingerprint(photos),
@@ -147,7 +148,7 @@ def evaluate_folder(
     if pointing_photos:
         real = [photo.path for photo in readable if photo.label == REAL][:pointing_photos]
         result["pointing_game"] = pointing.play(judged.heatmaps, judged.spec, real, seed=seed)
-    return Evaluation(result, labels, raw, calibrated, shown)
+    return Evaluation(result, labels, raw, calibrated, mistakes)
 
 
 def scores_of(judged: Judged, photos: Sequence[Photo]) -> tuple[list[int], Floats, Floats, dict[str, str]]:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.errors import UsageError
 from training.data.photos import CLASSES, FAKE
 from training.evaluation.metrics import roc_auc, wilson, with_intervals
 
@@ -25,15 +24,6 @@ def family_names(names: Sequence[str], pattern: str | None = None) -> list[str] 
     find = re.compile(pattern).search if pattern is not None else None
     found = [_sub_folder(name) if find is None else _matched(find(name)) for name in names]
     return None if set(found) <= {REST} else found
-
-
-def checked_pattern(pattern: str | None, flag: str) -> str | None:
-    """The pattern, when it is a regular expression; raises `UsageError` naming the flag."""
-    try:
-        re.compile(pattern or "")
-    except re.error as error:
-        raise UsageError(f"{flag} {pattern!r} is not a regular expression: {error}") from None
-    return pattern
 
 
 def family_rows(

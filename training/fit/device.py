@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import sys
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -48,6 +49,8 @@ def make_accelerator(device: str, amp: str, *, batch_size: int, log_dir: Path | 
         kwargs_handlers=[init],
         **({"log_with": "tensorboard", "project_dir": log_dir} if log_dir else {}),
     )
+    if amp == "auto" and accelerator.mixed_precision == "no" and accelerator.is_main_process:
+        print(f"note: --amp auto changes nothing: this {kind} device has no bfloat16 instructions", file=sys.stderr)
     if batch_size % accelerator.num_processes:
         raise UsageError(
             f"--batch-size {batch_size} can't be divided among {accelerator.num_processes} processes; give a multiple"

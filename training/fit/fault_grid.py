@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import replace
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from detector.errors import UsageError
+from detector.files import read_json, write_json
 from training.fit.fit import fit
 from training.fit.run_folder import LAST
 from training.models.checkpoint import load_checkpoint
@@ -50,7 +50,7 @@ def run_grid(options: FitOptions) -> list[dict[str, Any]]:
         metrics = _trained(replace(options, **faults, out=out, cache_dir=cache, resume=False, overwrite=False))
         measured = {key: metrics["validation"][key] for key in MEASURES}
         rows.append({"name": name, "faults": metrics["faults"] or {}, **measured})
-    (options.out / "faults.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
+    write_json(options.out / "faults.json", rows)
     for file, keys in (("auc", ["auc"]), ("calibration", ["ece_raw", "ece"])):
         (options.out / f"{file}.png").write_bytes(render(_against_clean(rows, keys)).light)
     return rows
@@ -60,10 +60,10 @@ def _trained(options: FitOptions) -> dict[str, Any]:
     """The metrics of a run, trained now unless it is there already."""
     report = options.out / "metrics.json"
     if report.is_file():
-        metrics = json.loads(report.read_text(encoding="utf-8"))
+        metrics = read_json(report)
         if metrics["arguments"] != options.recorded():
             raise UsageError(f"{options.out}: was trained with other options; give the grid another folder with --out")
-        return dict(metrics)
+        return metrics
     started = (options.out / LAST).is_file() and load_checkpoint(options.out / LAST).arguments == options.recorded()
     return fit(replace(options, resume=started, overwrite=not started))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,9 +20,9 @@ from torch.optim import AdamW
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from detector.errors import UnmaskError
 from training.data.loader import normalise
 from training.data.mixup import mixed
+from training.errors import Diverged
 from training.evaluation.metrics import roc_auc
 from training.faults.injection import Fault
 from training.fit.evaluator import Evaluator
@@ -29,12 +30,6 @@ from training.fit.schedule import make_schedule
 from training.models.networks import DetectorNet, PooledNet
 
 SHOW_EVERY = 8  # steps between updates of the progress bar: reading the loss makes the processor wait for a GPU
-
-
-class Diverged(UnmaskError):
-    """The loss is no longer a number."""
-
-    code = "diverged"
 
 
 @dataclass(frozen=True)
@@ -116,6 +111,13 @@ class Trainer:
         while len(self.state.history) < self.recipe.epochs and not self.schedule.gives_up(self.state.stale):
             self.epoch(len(self.state.history) + 1)
             after_epoch()
+        if len(self.state.history) < self.recipe.epochs and self.accelerator.is_main_process:
+            done, best = len(self.state.history), self.state.best["epoch"]
+            print(
+                f"stopped after epoch {done} of {self.recipe.epochs}: none was better than epoch {best}, which is kept, "
+                f"in the {self.state.stale} after it (--patience)",
+                file=sys.stderr,
+            )
         return self.state
 
     def weights(self) -> dict[str, Tensor]:

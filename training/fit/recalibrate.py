@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from detector.errors import UsageError
-from detector.files import read_json
-from training.calibration.methods import AUTO, TooFewToCalibrate, calibration_note, require_enough
+from detector.files import read_json, shown
+from training.calibration.methods import AUTO, calibration_note, require_enough
 from training.data.photos import class_counts, find_photos, fingerprint, unreadable_warning
+from training.errors import DataProblem, TooFewToCalibrate
 from training.evaluation.evaluate import from_checkpoint, scores_of
 from training.evaluation.mistakes import pixels_of
 from training.evaluation.scores import ScoreTable, content_hashes
@@ -68,10 +69,10 @@ def recalibrate(
     held_out = ScoreTable(names, labels, ("calibrate",) * len(rows), ("",) * len(rows), raw)
     if warning := calibration_note(method, len(rows)):
         print(warning, file=sys.stderr)
-    note = f"recalibrated on {len(rows)} photos of {data.name} ({counts['real']} real, {counts['fake']} fake)"
+    note = f"recalibrated on {len(rows)} photos of {shown(data.name)} ({counts['real']} real, {counts['fake']} fake)"
     validation = table.of("validation")
-    # Of the run's own photos, those whose files still are where it found them.
-    files = [Path(str(arguments["data"])) / name for name in validation.names]
+    own = _files(Path(str(arguments["data"])))
+    files = [own.get(name, Path(name)) for name in validation.names]
     return publish_run(
         run,
         table,
@@ -84,10 +85,18 @@ def recalibrate(
         held_out=held_out,
         calibrated_on={
             "recalibrated": True,
-            "data": data.name,
+            "data": shown(data.name),
             "fingerprint": fingerprint([kept[row] for row in rows]),
             "counts": counts,
             "left_out": dict(left_out),
             "note": f"{note}; {without}" if without else note,
         },
     )
+
+
+def _files(data: Path) -> dict[str, Path]:
+    """The files of a run's own photos by name, where its folder still is there."""
+    try:
+        return {photo.name: photo.path for photo in find_photos(data, fakes_needed=False)}
+    except DataProblem:
+        return {}

@@ -10,10 +10,10 @@ from typing import Any
 from detector.errors import UsageError
 from detector.files import atomic_write, shown
 
-LAST, FINAL, OPTIONS = "last.pth", "final_model.pth", "run.yaml"
+BEST, FINAL, LAST, OPTIONS = "best_model.pth", "final_model.pth", "last.pth", "run.yaml"
 WRITTEN = (
     OPTIONS,
-    "best_model.pth",
+    BEST,
     FINAL,
     LAST,
     "calibrator.joblib",

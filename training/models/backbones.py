@@ -9,20 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detector.errors import UnmaskError
-
-
-class UnknownModel(UnmaskError):
-    """The architecture's name is in neither timm nor torchvision, or it has no convolutional feature map."""
-
-    code = "unknown_model"
-    status = 400
-
-
-class HubUnreachable(UnmaskError):
-    """Pretrained weights were asked for and can't be downloaded."""
-
-    code = "hub_unreachable"
-    status = 503
+from training.errors import HubUnreachable, UnknownModel
+from training.models.hub import out_of_reach
 
 
 def backbone(name: str, *, multiscale: bool = False, pretrained: bool = False) -> tuple[nn.Module, int]:
@@ -56,7 +44,7 @@ def backbone(name: str, *, multiscale: bool = False, pretrained: bool = False) -
         if not pretrained:
             raise
         raise HubUnreachable(
-            f"pretrained weights of {name!r} can't be fetched ({type(error).__name__}); "
+            f"pretrained weights of {name!r} can't be fetched: {out_of_reach()} ({type(error).__name__}); "
             "give a local file with --weights FILE, or start from random weights with --no-pretrained"
         ) from None
     return features, _channels(features, name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from detector.calibration import CalibrationCurve
 from detector.errors import FileError
+from detector.files import atomic_write, read_json, shown
 from detector.spec import ImageSpec
 from training.models.build import ModelConfig, build_model
 from training.models.networks import DetectorNet
@@ -56,22 +56,19 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    torch.save(
-        {
-            "format": FORMAT,
-            "model": checkpoint.model_config.to_dict(),
-            "image_spec": checkpoint.image_spec.to_dict(),
-            "weights": {k: v.detach().cpu() for k, v in checkpoint.weights.items()},
-            "arguments": checkpoint.arguments,
-            "metrics": checkpoint.metrics,
-            "fingerprint": checkpoint.fingerprint,
-            "resume": checkpoint.resume,
-        },
-        partial,
-    )
-    partial.replace(path)
+    """Write a checkpoint whole or not at all. Raises `FileError`."""
+    values = {
+        "format": FORMAT,
+        "model": checkpoint.model_config.to_dict(),
+        "image_spec": checkpoint.image_spec.to_dict(),
+        "weights": {k: v.detach().cpu() for k, v in checkpoint.weights.items()},
+        "arguments": checkpoint.arguments,
+        "metrics": checkpoint.metrics,
+        "fingerprint": checkpoint.fingerprint,
+        "resume": checkpoint.resume,
+    }
+    with atomic_write(path) as partial:
+        torch.save(values, partial)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -82,11 +79,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         values = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise FileError(f"{path}: no such checkpoint; `unmask train` writes one") from None
+        raise FileError(f"{shown(path)}: no such checkpoint; `unmask train` writes one") from None
     except Exception:  # torch raises pickle, zip and runtime errors alike for a file that is no checkpoint
-        raise FileError(f"{path}: is not a checkpoint that loads without running code from it") from None
+        raise FileError(f"{shown(path)}: is not a checkpoint that loads without running code from it") from None
     if not isinstance(values, dict) or values.get("format") != FORMAT:
-        raise FileError(f"{path}: is not a checkpoint of this project (format {FORMAT})")
+        raise FileError(f"{shown(path)}: is not a checkpoint of this project (format {FORMAT})")
     return Checkpoint(
         model_config=ModelConfig.from_dict(values["model"]),
         image_spec=ImageSpec.from_dict(values["image_spec"]),
@@ -107,10 +104,8 @@ def load_calibration(checkpoint: Path) -> tuple[str, CalibrationCurve]:
     path = checkpoint.with_name("calibration.json")
     if checkpoint.name != BEST or not path.is_file():
         return "none", CalibrationCurve.identity()
+    values = read_json(path)
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
         return str(values.get("method", "isotonic")), CalibrationCurve.from_dict(values)
     except FileError as error:
-        raise FileError(f"{path}: {error.message}") from None
-    except (OSError, ValueError, AttributeError):
-        raise FileError(f"{path}: can't be read as a JSON object") from None
+        raise FileError(f"{shown(path)}: {error.message}") from None

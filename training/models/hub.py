@@ -3,40 +3,92 @@
 from __future__ import annotations
 
 import re
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, HFValidationError, RepositoryNotFoundError
+from huggingface_hub import constants, get_session, hf_hub_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
-from detector.errors import UnmaskError, UsageError
+from detector.errors import UsageError
+from training.errors import HubRefused, HubUnreachable
 from training.options import HUB
 
 WEIGHTS = "model.safetensors"  # timm's repositories hold theirs under the same name
+TIMEOUT = 3.0  # seconds to wait for an answer before saying that the hub is out of reach
 _NAME = re.compile(rf"{HUB}(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
-
-
-class HubRefused(UnmaskError):
-    """The hub does not have what was asked for, does not let us have it, or can't be reached."""
-
-    code = "hub"
-    status = 502
 
 
 def fetch_weights(address: str) -> Path:
     """`model.safetensors` of `hf://org/repo` or `hf://org/repo@revision`, from the local cache where it is up to date.
 
-    Raises `UsageError` for an address of another form, `HubRefused` when there is no such file or the hub can't be reached.
+    Raises `UsageError` for an address of another form, `HubRefused` when there is no such file, and `HubUnreachable`, within
+    seconds, when the hub does not answer and the cache has no copy.
     """
     match = _NAME.fullmatch(address)
     if not match:
         raise UsageError(f"--weights {address}: expected hf://org/repo or hf://org/repo@revision")
     try:
-        return Path(hf_hub_download(match["repository"], WEIGHTS, revision=match["revision"]))
+        with impatient_hub():
+            return Path(hf_hub_download(match["repository"], WEIGHTS, revision=match["revision"]))
     except RepositoryNotFoundError:
         raise HubRefused(f"{address}: there is no such repository, or it is private and HF_TOKEN is not set") from None
+    except RevisionNotFoundError:
+        raise HubRefused(f"{address}: the repository has no such revision") from None
+    except LocalEntryNotFoundError:  # a kind of EntryNotFoundError
+        raise HubUnreachable(f"{address}: {out_of_reach()}, and no copy is cached here; give a local file instead") from None
     except EntryNotFoundError:
         raise HubRefused(f"{address}: has no {WEIGHTS}") from None
     except HFValidationError as error:
         raise UsageError(f"--weights {address}: {error}") from None
     except Exception as error:  # the transport's own, httpx's or httpx2's by the release of huggingface_hub
-        raise HubRefused(f"{address}: can't be fetched ({type(error).__name__}); give a local file instead") from None
+        raise HubUnreachable(
+            f"{address}: {out_of_reach()} ({type(error).__name__}), and no copy is cached here; give a local file instead"
+        ) from None
+
+
+def out_of_reach() -> str:
+    """Why nothing comes from the hub, in a few words."""
+    offline = constants.HF_HUB_OFFLINE
+    return "HF_HUB_OFFLINE is set" if offline else f"the hub at {constants.ENDPOINT} can't be reached"
+
+
+@contextmanager
+def impatient_hub() -> Iterator[None]:
+    """Use only what is cached when the hub does not answer within `TIMEOUT`.
+
+    huggingface_hub retries each of timm's file names five times with growing pauses (52 s without a network), and torch.hub
+    has no timeout at all.
+    """
+    offline, timeout = constants.HF_HUB_OFFLINE, socket.getdefaulttimeout()
+    constants.HF_HUB_OFFLINE = offline or not _answers()
+    socket.setdefaulttimeout(TIMEOUT)
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = offline
+        socket.setdefaulttimeout(timeout)
+
+
+def _answers() -> bool:
+    answered = threading.Event()
+
+    def ask() -> None:
+        try:
+            get_session().head(constants.ENDPOINT, timeout=TIMEOUT)
+        except Exception:  # httpx's and requests' errors, by the release of huggingface_hub
+            return
+        answered.set()
+
+    asking = threading.Thread(target=ask, daemon=True)  # looking a name up has no timeout of its own
+    asking.start()
+    asking.join(TIMEOUT)
+    return answered.is_set()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -14,11 +12,9 @@ from detector.errors import FileError, UsageError
 from detector.spec import ImageSpec
 from training.models.build import DEFAULT_SPEC, VISUAL, ModelConfig, build_model
 from training.models.forensic import TwoStreams
-from training.models.hub import fetch_weights
+from training.models.hub import fetch_weights, impatient_hub
 from training.models.networks import DetectorNet, PooledNet
 from training.options import HUB
-
-HUB_TIMEOUT = 5.0  # seconds to wait for an answer before saying that the hub is out of reach
 
 
 def initial_model(
@@ -39,7 +35,7 @@ def initial_model(
         return model
     if not pretrained:
         return build_model(config, spec)
-    with _impatient_hub():
+    with impatient_hub():
         return build_model(config, spec, pretrained=True)
 
 
@@ -109,26 +105,3 @@ def _share(target: nn.Module, found: Mapping[str, Tensor]) -> float:
     """Which part of a module's tensors was found; batch norm's step counters say nothing."""
     wanted = [k for k in target.state_dict() if not k.endswith("num_batches_tracked")]
     return sum(k in found for k in wanted) / len(wanted)
-
-
-@contextmanager
-def _impatient_hub() -> Iterator[None]:
-    """Use only what is cached when the hub does not answer at once.
-
-    huggingface_hub retries each of timm's file names five times with growing pauses (52 s without a network), and torch.hub
-    has no timeout at all.
-    """
-    from huggingface_hub import constants, get_session
-
-    offline, timeout = constants.HF_HUB_OFFLINE, socket.getdefaulttimeout()
-    if not offline:
-        try:
-            get_session().head(constants.ENDPOINT, timeout=HUB_TIMEOUT)
-        except Exception:  # httpx's and requests' errors, by the release of huggingface_hub
-            constants.HF_HUB_OFFLINE = True
-    socket.setdefaulttimeout(HUB_TIMEOUT)
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = offline
-        socket.setdefaulttimeout(timeout)

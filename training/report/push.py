@@ -15,8 +15,10 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from safetensors.torch import save_file
 
 from detector.errors import FileError, UsageError
+from detector.files import read_json, shown
+from training.errors import HubRefused, HubUnreachable
 from training.models.checkpoint import BEST, load_calibration, load_checkpoint
-from training.models.hub import WEIGHTS, HubRefused
+from training.models.hub import WEIGHTS, out_of_reach
 from training.options import without_places
 from training.report.card import CARD
 
@@ -67,15 +69,12 @@ def push(run: Path, repository: str, *, private: bool = True, allow_faulty: bool
             advice = "; set HF_TOKEN to a token that may write there" if status in (401, 403) else ""
             raise HubRefused(f"{repository}: the hub answered {status}{advice}") from None
         except Exception as error:  # the transport's own, as above
-            raise HubRefused(f"{repository}: the hub can't be reached ({type(error).__name__})") from None
+            raise HubUnreachable(f"{repository}: {out_of_reach()} ({type(error).__name__})") from None
     return str(done.commit_url)
 
 
 def _finished(run: Path) -> dict[str, Any]:
-    try:
-        metrics: dict[str, Any] = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise FileError(f"{run}: holds no metrics.json; a finished `unmask train` writes it") from None
+    metrics = read_json(run / "metrics.json", hint="a finished `unmask train` writes it")
     if not (run / CARD).is_file():
-        raise FileError(f"{run}: holds no {CARD}; a finished `unmask train` writes it")
+        raise FileError(f"{shown(run)}: holds no {CARD}; a finished `unmask train` writes it")
     return metrics

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from training.data.photos import check_layout
 from unmask.parameters import AsJson, Count, LabelledPhotos, Switch
 
 
@@ -23,6 +24,7 @@ def audit(directory: LabelledPhotos, /, *, group_by: str | None = None, out: Pat
     out
         Also write audit.json and audit.txt to this folder.
     """
+    check_layout(directory, fakes_needed=False)
     from training.audit.audit import audit_folder
 
     found = audit_folder(directory, group_by=group_by, out=out, progress=True)

@@ -11,6 +11,8 @@ from cyclopts.validators import Number
 
 from detector.errors import UsageError
 from training.calibration.methods import AUTO, CalibrationMethod
+from training.data.photos import check_layout
+from training.fit.preflight import require_file
 from training.options import CALIBRATION_HELP
 from unmask.parameters import AsJson, Count, Fraction, LabelledPhotos, Seed, Switch
 
@@ -63,6 +65,8 @@ def evaluate(
     """
     if (checkpoint is None) == (model is None):
         raise UsageError("give one of --checkpoint CKPT and --model ONNX")
+    require_file(checkpoint or model or Path(), "`unmask train` writes best_model.pth, and `unmask export` model.onnx")
+    check_layout(data)
     from training.evaluation.evaluate import evaluate_folder, from_checkpoint, from_onnx
 
     evaluation = evaluate_folder(
@@ -109,6 +113,8 @@ def calibrate(
     target_fpr
         Choose the threshold that flags at most this share of the real photos.
     """
+    require_file(run / "metrics.json", "`unmask train` writes it into a run folder")
+    check_layout(data)
     from training.fit.recalibrate import recalibrate
     from training.report.summary import summary
 

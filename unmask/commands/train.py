@@ -11,6 +11,8 @@ from typing import Annotated
 from cyclopts import Group, Parameter
 
 from detector.errors import UsageError
+from training.data.photos import check_layout
+from training.fit.preflight import check
 from training.options import FitOptions
 from unmask.parameters import Config, Switch
 
@@ -64,6 +66,7 @@ class GridOptions(FitOptions):
 def train(*, options: FitOptions, earlier: EarlierOptions = EarlierOptions(), config: Config = None) -> int:
     """Train, calibrate and evaluate a detector on labelled photos."""
     options = earlier.applied(options)
+    check(options)
     _before_torch()
     from training.fit.fit import fit  # after the options are known to be good: torch takes seconds to import
 
@@ -81,6 +84,7 @@ def faults(*, options: GridOptions, earlier: EarlierOptions = EarlierOptions(), 
     The same command continues where it was stopped.
     """
     options = earlier.applied(options)  # type: ignore[assignment]
+    check_layout(options.data, fakes_needed=options.pseudo_fakes == "none")
     _before_torch()
     from training.fit.fault_grid import run_grid, table
 

@@ -1,0 +1,50 @@
+"""The errors of training that a user can mend; each code is stable across releases."""
+
+from __future__ import annotations
+
+from detector.errors import UnmaskError, UsageError
+
+
+class DataProblem(UsageError):
+    """The data folder is not laid out as expected, or holds too little."""
+
+    code = "bad_data"
+
+
+class Leak(UsageError):
+    """Training and validation photos of a divided folder share a picture or a group."""
+
+    code = "leak"
+
+
+class UnknownModel(UnmaskError):
+    """The architecture's name is in neither timm nor torchvision, or it has no convolutional feature map."""
+
+    code = "unknown_model"
+    status = 400
+
+
+class HubUnreachable(UnmaskError):
+    """Weights were asked for that are on the hub, which does not answer, and not on this machine."""
+
+    code = "hub_unreachable"
+    status = 503
+
+
+class HubRefused(UnmaskError):
+    """The hub does not have what was asked for, or does not let us have it."""
+
+    code = "hub_refused"
+    status = 502
+
+
+class Diverged(UnmaskError):
+    """The loss is no longer a number."""
+
+    code = "diverged"
+
+
+class TooFewToCalibrate(UsageError):
+    """There are fewer calibration photos than the method needs."""
+
+    code = "too_few_to_calibrate"
