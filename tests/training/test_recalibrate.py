@@ -98,5 +98,5 @@ def test_what_is_no_run_is_refused_in_a_line(tmp_path: Path, tiny_set: Path, run
     assert recalibrate("--run", run, "--data", tiny_set) == 1
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 2
-    assert "scores.csv: no such file" in said[0]
+    assert "metrics.json: no such file" in said[0]
     assert "is not a score table" in said[1]
