@@ -1,4 +1,4 @@
-"""A server and the roofline in turn, so that the machine's moods meet both: one photo at a time, and as many as they can."""
+"""Measure a server and the roofline alternately, so that changes of the machine's speed affect both."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ from urllib.parse import urlsplit
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.checker import AnswerChecker
-from benchmarks.closed_loop import Request, check, run
+from benchmarks.load.checker import AnswerChecker
+from benchmarks.load.closed_loop import Request, check, run
 from benchmarks.photos import Photo
 from benchmarks.roofline import Design, one_by_one, throughput
 from detector.cpus import available_cpus
 from detector.scorer import Scorer
 
-SECONDS = 1.5  # of each turn with one photo at a time
-WARM_UP = 0.1  # seconds before this process's photos count
-SETTLING = 8  # first answers of the server in a turn, which don't count
+SECONDS = 1.5  # of each measurement with one photo at a time
+WARM_UP = 0.1  # seconds of the roofline that are not counted
+SETTLING = 8  # first answers of the server in each round that are not counted
 SATURATED_SECONDS, SATURATED_SETTLING = 3.0, 0.5
 
 
 @dataclass(frozen=True)
-class InTurn:
-    """What is asked, and how often. url: of the server. model: of the roofline. known: as `AnswerChecker` takes it.
+class AlternatingComparison:
+    """Pairs of measurements, of the server and then of the roofline in this process, in `rounds` rounds.
 
-    Both measurements are JSON values and raise `OSError` when the server is not there.
+    url: of the server. model: file that the roofline runs. known: as for `AnswerChecker`.
+    Both methods return JSON values and raise `OSError` when nothing listens at `url`.
     """
 
     url: str
@@ -39,10 +40,10 @@ class InTurn:
     rounds: int
 
     def single_photo(self) -> dict[str, Any]:
-        """Median latencies in milliseconds of the server with one client and of this process, and what lies between them.
+        """Median latencies of the server with one client and of this process, in milliseconds, and their difference.
 
-        Each round takes the server, then this process with one thread and with all, of which the faster counts. The
-        difference is the median of the rounds' differences, with its quartiles.
+        In this process the faster of one thread and all threads counts. The difference is the median of the rounds'
+        differences, with its quartiles.
         """
         scorers = [Scorer(self.model, threads=n) for n in sorted({1, available_cpus()})]
 
@@ -52,10 +53,10 @@ class InTurn:
         def alone() -> float:
             return min(median(one_by_one(scorer, self.photos, warm_up=WARM_UP, seconds=SECONDS)) for scorer in scorers)
 
-        return self._take("one photo at a time", 1, SECONDS, served, alone, "difference", np.subtract)
+        return self._alternate("one photo at a time", 1, SECONDS, served, alone, "difference", np.subtract)
 
     def saturated(self, clients: int, design: Design) -> dict[str, Any]:
-        """Median requests per second of the server with so many clients, photos per second of `design`, and the ratio.
+        """Median requests per second of the server with `clients` clients, photos per second of `design`, and their ratio.
 
         The ratio is the median of the rounds' ratios, with its quartiles.
         """
@@ -65,13 +66,13 @@ class InTurn:
             ends = np.array([request.started + request.milliseconds / 1e3 for request in requests])
             return float(((ends >= start) & (ends < start + SATURATED_SECONDS)).sum() / SATURATED_SECONDS)
 
-        def most() -> float:
+        def alone() -> float:
             return float(throughput(self.model, self.photos, design, seconds=SATURATED_SECONDS)["photos_per_second"])
 
         seconds = SATURATED_SETTLING + SATURATED_SECONDS
-        return {"clients": clients} | self._take("saturated", clients, seconds, served, most, "ratio", np.divide)
+        return {"clients": clients} | self._alternate("saturated", clients, seconds, served, alone, "ratio", np.divide)
 
-    def _take(
+    def _alternate(
         self,
         what: str,
         clients: int,
@@ -85,11 +86,11 @@ class InTurn:
         checker = AnswerChecker(self.known)
         bodies = [photo.data for photo in self.photos]
         pairs, failures = [], 0
-        for number in tqdm(range(self.rounds + 1), desc=f"{what}, in turn", unit="round"):
+        for number in tqdm(range(self.rounds + 1), desc=f"{what}, alternately", unit="round"):
             requests = run(str(address.hostname), address.port or 80, bodies, clients=clients, seconds=seconds)
             failures += sum(bool(problem) for problem in check(requests, self.photos, checker))
             pair = served(requests), local()
-            if number:  # the first one warms up
+            if number:  # the first round is a warm-up
                 pairs.append(pair)
         ours, roofline = np.array(pairs).T
         low, middle, high = np.percentile(compare(ours, roofline), [25, 50, 75])

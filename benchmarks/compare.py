@@ -1,4 +1,4 @@
-"""A server beside the roofline and beside its peers: one model, the same photos, the same load generator, all in one run."""
+"""Compare a server with the roofline and with other servers: one model, the same photos and load generator, in one run."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from benchmarks.alternating import InTurn
+from benchmarks.alternating import AlternatingComparison
 from benchmarks.machine import machine
 from benchmarks.photos import describe, load_photos
 from benchmarks.roofline import Design, roofline
 from benchmarks.run import NOISY_ABOVE_CPUS, Load, local_answers, measure
-from benchmarks.serving import Server, own_server, peer_server, why_not
+from benchmarks.serving import Server, own_server, peer_server, why_unavailable
 from detector.cpus import available_cpus
 
 OURS = "unmask"
@@ -25,13 +25,13 @@ KEPT_CPU = ("server_cpu_ms", "load_generator_cpu_ms", "other_cpus")
 
 
 @dataclass(frozen=True)
-class Contest:
-    """What is measured.
+class ComparisonSettings:
+    """Settings of a comparison.
 
-    users: clients at a time, one load after the other. seconds and warm_up: of each load. locust: load with Locust instead of
-    `benchmarks.closed_loop`, which leaves the servers more of the machine. roofline_seconds and batch: of the roofline and its
-    sweep. peers: names out of `PEERS`. workers: of our server, None for its own choice.
-    rounds: of what is measured in turn.
+    users: clients at a time, for one load after the other. seconds, warm_up: of each load. roofline_seconds: of each
+    measurement of the roofline. batch: batch sizes of the roofline's sweep. peers: names in `PEERS`. workers: of our server,
+    None for its default. locust: load with Locust instead of `benchmarks.load.closed_loop`, which takes less CPU time.
+    rounds: of the alternating measurements.
     """
 
     users: Sequence[int]
@@ -47,43 +47,50 @@ class Contest:
     rounds: int
 
 
-def compare(artifacts: Path, contest: Contest, *, busy_before: float) -> dict[str, Any]:
-    """The roofline, then every server under each load, then the roofline again, as JSON values.
+def compare_servers(artifacts: Path, settings: ComparisonSettings, *, busy_before: float) -> dict[str, Any]:
+    """Measure the roofline, each server under each load, and the roofline again; returns JSON values.
 
-    One server is up at a time, since a waiting one may take CPUs from the one that is measured: LitServe's workers look for
-    work all the time, for a quarter of a CPU. busy_before: CPUs that others used before any of it.
-    Raises `StartupFailed` when a server does not get ready, `LoadFailed` when the load generator breaks, `FileError` for the
-    artifacts.
+    One server runs at a time, since an idle one may take CPU time: LitServe's workers poll, for a quarter of a CPU.
+    busy_before: CPUs in use by other processes before the start.
+    Raises `StartupFailed` when a server does not become ready, `LoadFailed` when the load generator fails, `FileError` for
+    the artifacts.
     """
-    load = Load(("rest",), 1, contest.seconds, contest.warm_up, contest.photos, contest.photo_count, lean=not contest.locust)
+    load = Load(
+        ("rest",), 1, settings.seconds, settings.warm_up, settings.photos, settings.photo_count, lean=not settings.locust
+    )
     known = local_answers(artifacts / "model.onnx", load)
-    skipped = {peer: reason for peer in contest.peers if (reason := why_not(peer))}
-    before = _roofline(artifacts, contest)
-    photos = load_photos(contest.photos, contest.photo_count)
+    skipped = {peer: reason for peer in settings.peers if (reason := why_unavailable(peer))}
+    before = _roofline(artifacts, settings)
+    photos = load_photos(settings.photos, settings.photo_count)
     runs: dict[str, dict[int, dict[str, Any]]] = {}
     about: dict[str, dict[str, Any]] = {}
-    for name in (OURS, *(peer for peer in contest.peers if peer not in skipped)):
-        with _server(name, artifacts, contest, photos[0].data) as server:
+    for name in (OURS, *(peer for peer in settings.peers if peer not in skipped)):
+        with _server(name, artifacts, settings, photos[0].data) as server:
             if name == OURS:
-                turns = InTurn(server.target.rest, artifacts / "model.onnx", photos, known, contest.rounds)
+                alternating = AlternatingComparison(
+                    server.target.rest, artifacts / "model.onnx", photos, known, settings.rounds
+                )
                 best = Design(**{key: before["throughput"][key] for key in ("design", "threads", "batch")})
-                in_turn = {"single_photo_ms": turns.single_photo(), "saturated": turns.saturated(max(contest.users), best)}
-            runs[name] = {users: _one(name, server, replace(load, users=users), known) for users in contest.users}
+                alternated = {
+                    "single_photo_ms": alternating.single_photo(),
+                    "saturated": alternating.saturated(max(settings.users), best),
+                }
+            runs[name] = {users: _measure(name, server, replace(load, users=users), known) for users in settings.users}
             about[name] = server.about
-    after = _roofline(artifacts, contest)
+    after = _roofline(artifacts, settings)
     every = [run for by_users in runs.values() for run in by_users.values()]
     return {
-        "ok": all(run["requests"] for run in every) and not any(run["failures"] for run in (*every, *in_turn.values())),
-        "ratios": {**ratios(before, after, runs), **in_turn},
+        "ok": all(run["requests"] for run in every) and not any(run["failures"] for run in (*every, *alternated.values())),
+        "ratios": {**ratios(before, after, runs), **alternated},
         "notes": _notes(before, after, every, busy_before),
         "skipped": skipped,
         "roofline": {"before": before, "after": after},
         "servers": {name: {**about[name], "runs": list(runs[name].values())} for name in runs},
         "settings": {
-            "seconds": contest.seconds,
-            "warm_up_seconds": contest.warm_up,
-            "load_generator": "locust" if contest.locust else "benchmarks.closed_loop",
-            "photos": describe(photos, contest.photos),
+            "seconds": settings.seconds,
+            "warm_up_seconds": settings.warm_up,
+            "load_generator": "locust" if settings.locust else "benchmarks.load.closed_loop",
+            "photos": describe(photos, settings.photos),
         },
         "machine": machine(),
         "busy_cpus_before": busy_before,
@@ -91,15 +98,15 @@ def compare(artifacts: Path, contest: Contest, *, busy_before: float) -> dict[st
 
 
 def ratios(before: dict[str, Any], after: dict[str, Any], runs: dict[str, dict[int, dict[str, Any]]]) -> dict[str, Any]:
-    """What the run was for, by number of clients as text (JSON has no other keys).
+    """Ratios of throughput, by number of clients as text (JSON has no other keys); above 1 when our server is faster.
 
-    of_roofline: our requests per second by the roofline's photos per second, the mean of the two times it was taken.
-    of_peers: ours by each peer's. Both above 1 when we are faster.
+    of_roofline: a server's requests per second over the roofline's photos per second, the mean of its two measurements.
+    of_peers: ours over each peer's.
     """
-    most = mean(side["throughput"]["photos_per_second"] for side in (before, after))
+    roofline_rate = mean(side["throughput"]["photos_per_second"] for side in (before, after))
     rate = {name: {str(n): run["requests_per_second"] for n, run in by_users.items()} for name, by_users in runs.items()}
     return {
-        "of_roofline": {name: {n: _ratio(found, most) for n, found in rates.items()} for name, rates in rate.items()},
+        "of_roofline": {name: {n: _ratio(found, roofline_rate) for n, found in rates.items()} for name, rates in rate.items()},
         "of_peers": {
             name: {n: _ratio(rate[OURS][n], found) for n, found in rates.items()}
             for name, rates in rate.items()
@@ -108,23 +115,23 @@ def ratios(before: dict[str, Any], after: dict[str, Any], runs: dict[str, dict[i
     }
 
 
-def _server(name: str, artifacts: Path, contest: Contest, photo: bytes) -> AbstractContextManager[Server]:
-    return own_server(artifacts, "onnx", contest.workers, "cpu") if name == OURS else peer_server(name, artifacts, photo)
+def _server(name: str, artifacts: Path, settings: ComparisonSettings, photo: bytes) -> AbstractContextManager[Server]:
+    return own_server(artifacts, "onnx", settings.workers, "cpu") if name == OURS else peer_server(name, artifacts, photo)
 
 
 def _ratio(a: float, b: float) -> float | None:
     return round(a / b, 3) if b else None
 
 
-def _roofline(artifacts: Path, contest: Contest) -> dict[str, Any]:
-    photos = load_photos(contest.photos, contest.photo_count)
+def _roofline(artifacts: Path, settings: ComparisonSettings) -> dict[str, Any]:
+    photos = load_photos(settings.photos, settings.photo_count)
     found = roofline(
-        artifacts / "model.onnx", photos, threads=available_cpus(), batches=contest.batch, seconds=contest.roofline_seconds
+        artifacts / "model.onnx", photos, threads=available_cpus(), batches=settings.batch, seconds=settings.roofline_seconds
     )
     return {key: found[key] for key in ("single_photo", "throughput")}
 
 
-def _one(name: str, server: Server, load: Load, known: dict[str, float]) -> dict[str, Any]:
+def _measure(name: str, server: Server, load: Load, known: dict[str, float]) -> dict[str, Any]:
     run = measure(server, load, "rest", known, f"{name}, {load.users} clients")
     print(f"{name}, {load.users} clients: {run['requests_per_second']}/s, {run['failures']} failed", file=sys.stderr)
     return {"users": load.users, **{key: run[key] for key in (*KEPT, *KEPT_CPU)}}

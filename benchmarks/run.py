@@ -10,7 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from benchmarks.load import run_load
+from benchmarks.load.generator import run_load
 from benchmarks.machine import machine
 from benchmarks.metrics_page import between, read_metrics
 from benchmarks.photos import describe, load_photos, refuse_broken

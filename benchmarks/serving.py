@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import httpx
 import psutil
 
-from benchmarks.load import ROOT, Target
+from benchmarks.load.generator import ROOT, Target
 from benchmarks.peers import PEERS
 from detector import Manifest, UsageError
 from detector.cpus import available_cpus
@@ -113,7 +113,7 @@ def _ready(child: subprocess.Popen[bytes], state: Path, log: Path, manifest: Man
     )
 
 
-def why_not(peer: str) -> str | None:
+def why_unavailable(peer: str) -> str | None:
     """What keeps a peer from running here, None when nothing does."""
     missing = [package for package in PEERS[peer] if find_spec(package) is None]
     return f"not installed: {', '.join(missing)} (the extra peers has what it needs)" if missing else None

@@ -1,4 +1,4 @@
-"""A long steady load, and what the server's processes hold meanwhile: memory and file descriptors that only grow are leaks."""
+"""A soak test: a long steady load, during which memory and file descriptors of the server's processes must not grow."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from typing import Any
 import numpy as np
 import psutil
 
-from benchmarks.load import run_load
+from benchmarks.load.generator import run_load
 from benchmarks.run import Load
 from benchmarks.serving import Server
 from detector.errors import UsageError
 
 SAMPLE_SECONDS = 5.0
-SETTLING = 1 / 3  # part of the run that is not judged: a JVM fills its heap before it collects
-MEMORY_LIMIT = 0.01  # growth in ten minutes, as a part of what is held
+SETTLING = 1 / 3  # share of the run that is not judged: a JVM fills its heap before it collects
+MEMORY_LIMIT = 0.01  # relative growth in ten minutes
 
 
 @dataclass
-class Holdings:
-    """What one kind of process held at each sample: seconds since the start, resident bytes and file descriptors; its ids."""
+class ResourceUsage:
+    """Samples of one kind of process: seconds since the start, resident bytes, file descriptors; and the process ids seen."""
 
     seconds: list[float] = field(default_factory=list)
     memory: list[int] = field(default_factory=list)
@@ -31,7 +31,7 @@ class Holdings:
     processes: set[int] = field(default_factory=set)
 
     def to_dict(self) -> dict[str, Any]:
-        """First and last values, and how fast they grow after the settling time: by a straight line, least squares."""
+        """First and last values, and their growth after the settling time as the slope of a least-squares line."""
         late = np.array(self.seconds) >= SETTLING * self.seconds[-1]
         growth = [
             np.polyfit(np.array(self.seconds)[late], np.array(values, float)[late], 1)[0] * 600
@@ -54,11 +54,11 @@ def require_long(seconds: float) -> None:
 
 
 def soak(server: Server, load: Load, known: Mapping[str, float]) -> dict[str, Any]:
-    """Load our own server over REST and return, as JSON values, errors and what its processes held; `ok` sums it up.
+    """Load our own server over REST; returns JSON values: failures, resource usage by kind of process, and `ok`.
 
-    known: calibrated probability by photo name.
+    known: calibrated probability by photo name. Raises `LoadFailed` when the load generator fails.
     """
-    kinds: dict[str, Holdings] = {}
+    kinds: dict[str, ResourceUsage] = {}
     over = threading.Event()
     watcher = threading.Thread(target=_watch, args=(server, kinds, over))
     watcher.start()
@@ -75,34 +75,34 @@ def soak(server: Server, load: Load, known: Mapping[str, float]) -> dict[str, An
     finally:
         over.set()
         watcher.join()
-    held = {kind: holdings.to_dict() for kind, holdings in kinds.items()}
+    held = {kind: usage.to_dict() for kind, usage in kinds.items()}
     return {
         **{k: samples[k] for k in ("requests", "failures", "failure_reasons", "seconds", "requests_per_second", "latency_ms")},
         "held": held,
-        "ok": not samples["failures"] and all(map(steady, held.values())),
+        "ok": not samples["failures"] and all(map(is_steady, held.values())),
     }
 
 
-def steady(held: Mapping[str, Any]) -> bool:
-    """Neither memory nor file descriptors grow by more than the bounds allow."""
+def is_steady(held: Mapping[str, Any]) -> bool:
+    """Whether resource usage, from `ResourceUsage.to_dict`, does not grow."""
     return held["memory_growth_in_ten_minutes"] < MEMORY_LIMIT and held["descriptor_growth_in_ten_minutes"] < 1
 
 
-def _watch(server: Server, kinds: dict[str, Holdings], over: threading.Event) -> None:
+def _watch(server: Server, kinds: dict[str, ResourceUsage], over: threading.Event) -> None:
     number = 0
     while not over.wait(SAMPLE_SECONDS):
         number += 1
         for kind, processes in _by_kind(server.processes()).items():
             memory = descriptors = 0
-            holdings = kinds.setdefault(kind, Holdings())
+            usage = kinds.setdefault(kind, ResourceUsage())
             for process in processes:
                 with suppress(psutil.NoSuchProcess):
                     memory += process.memory_info().rss
                     descriptors += process.num_fds()
-                    holdings.processes.add(process.pid)
-            holdings.seconds.append(number * SAMPLE_SECONDS)
-            holdings.memory.append(memory)
-            holdings.descriptors.append(descriptors)
+                    usage.processes.add(process.pid)
+            usage.seconds.append(number * SAMPLE_SECONDS)
+            usage.memory.append(memory)
+            usage.descriptors.append(descriptors)
 
 
 def _by_kind(processes: list[psutil.Process]) -> dict[str, Sequence[psutil.Process]]:

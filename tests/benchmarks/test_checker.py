@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.checker import AnswerChecker
+from benchmarks.load.checker import AnswerChecker
 from detector import BodyTooLarge, ModelIdentity, Verdict, error_body
 
 LOGIT, RAW = 1.0, 0.7310586

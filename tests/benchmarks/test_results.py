@@ -9,7 +9,7 @@ import pytest
 import torchvision
 from safetensors.torch import save_file
 
-from benchmarks import results
+from benchmarks.training import results
 from tests.training.conftest import draw_set
 from unmask.__main__ import main
 
@@ -31,7 +31,7 @@ def small_table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def test_every_row_is_trained_once_and_the_page_says_what_was_measured(small_table: Path, tmp_path: Path) -> None:
-    sets = [results.Photos("drawn", draw_set(tmp_path / "data", train=100, validation=20), 32)]
+    sets = [results.PhotoSet("drawn", draw_set(tmp_path / "data", train=100, validation=20), 32)]
     measured = results.train_all(sets, small_table, tmp_path / "runs", jobs=2)
     names = [row["name"] for row in measured["drawn"]]
     learned, frozen = ([f"squeezenet1_1{kind}, fold {k}" for k in (1, 2)] for kind in ("", " frozen"))

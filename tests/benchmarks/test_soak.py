@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import soak
-from benchmarks.soak import Holdings
+from benchmarks.soak import ResourceUsage
 from unmask.__main__ import main
 
 
@@ -42,16 +42,16 @@ def test_a_real_server_is_followed_process_by_process(
     ("a_minute", "descriptors_a_minute", "steady"), [(0, 0, True), (0.0005, 0, True), (0.002, 0, False), (0, 1, False)]
 )
 def test_growth_is_that_of_ten_minutes_after_the_start(a_minute: float, descriptors_a_minute: int, steady: bool) -> None:
-    holdings = Holdings()
+    usage = ResourceUsage()
     for minute in range(31):
         settling = max(0, 5 - minute) * 10_000_000  # given back as it settles
-        holdings.seconds.append(60.0 * minute)
-        holdings.memory.append(int(500e6 * (1 + a_minute * minute)) + settling + (minute % 2) * 100_000)
-        holdings.descriptors.append(100 + descriptors_a_minute * minute)
-    found = holdings.to_dict()
+        usage.seconds.append(60.0 * minute)
+        usage.memory.append(int(500e6 * (1 + a_minute * minute)) + settling + (minute % 2) * 100_000)
+        usage.descriptors.append(100 + descriptors_a_minute * minute)
+    found = usage.to_dict()
     assert found["memory_growth_in_ten_minutes"] == pytest.approx(10 * a_minute, abs=1e-3)
     assert found["descriptor_growth_in_ten_minutes"] == pytest.approx(10 * descriptors_a_minute, abs=0.01)
-    assert soak.steady(found) is steady
+    assert soak.is_steady(found) is steady
 
 
 def test_a_soak_too_short_to_tell_is_refused(artifacts: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks import summary
-from benchmarks.load import Samples
+from benchmarks.load.generator import Samples
 
 
 def samples(rates: tuple[int, int, int], failures: int = 0) -> Samples:

@@ -14,7 +14,7 @@ from typing import ClassVar
 import pytest
 
 from benchmarks.errors import LoadFailed
-from benchmarks.load import Samples, Target, run_load
+from benchmarks.load.generator import Samples, Target, run_load
 from detector import ModelIdentity, Verdict
 from unmask.__main__ import main
 

@@ -102,7 +102,7 @@ def run(
         Which archive to serve.
     """
     from benchmarks.machine import busy_cpus
-    from benchmarks.report import write_report
+    from benchmarks.report.page import write_report
     from benchmarks.run import Load, benchmark, local_answers
     from benchmarks.serving import Server, own_server, running_server
 
@@ -208,13 +208,12 @@ def compare(
     locust
         Load with Locust, which takes more of the servers' CPUs.
     """
-    from benchmarks.compare import Contest
-    from benchmarks.compare import compare as measure
+    from benchmarks.compare import ComparisonSettings, compare_servers
     from benchmarks.machine import busy_cpus
     from benchmarks.peers import PEERS
 
     busy = busy_cpus()
-    contest = Contest(
+    settings = ComparisonSettings(
         users=users,
         seconds=seconds,
         warm_up=warm_up,
@@ -227,7 +226,7 @@ def compare(
         locust=locust,
         rounds=rounds,
     )
-    result = measure(artifacts, contest, busy_before=busy)
+    result = compare_servers(artifacts, settings, busy_before=busy)
     _print_and_keep(result, out)
     return _code(result["ok"], "not every request was answered and passed its check")
 
@@ -302,12 +301,11 @@ def training(
         Use bfloat16 autocast on both sides.
     """
     from benchmarks.machine import busy_cpus, machine
-    from benchmarks.training import Work
-    from benchmarks.training import compare as measure
+    from benchmarks.training.throughput import TrainingSettings, compare_training
 
     busy = busy_cpus()
-    work = Work(data, model, size, batch_size, epochs, pairs, workers, device, bf16)
-    print(json.dumps({**measure(work), "machine": machine(), "busy_cpus_before": busy}, indent=2))
+    settings = TrainingSettings(data, model, size, batch_size, epochs, pairs, workers, device, bf16)
+    print(json.dumps({**compare_training(settings), "machine": machine(), "busy_cpus_before": busy}, indent=2))
     return 0
 
 
@@ -338,11 +336,10 @@ def results(
     out
         Page to write.
     """
-    from benchmarks.results import Photos as Set
-    from benchmarks.results import page, train_all
+    from benchmarks.training.results import PhotoSet, page, train_all
 
     at_once = jobs or available_cpus()
-    measured = train_all([Set("faces", faces, 256), Set("composites", composites, 160)], weights, runs, at_once)
+    measured = train_all([PhotoSet("faces", faces, 256), PhotoSet("composites", composites, 160)], weights, runs, at_once)
     out.write_text(page(measured, at_once), encoding="utf-8")
     print(f"results: {out}")
     return 0

@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from benchmarks import plots
+from benchmarks.report import plots
 from detector import html
 from detector.files import atomic_write, write_json
 

@@ -1,4 +1,4 @@
-"""Training throughput, ours and timm's recipe, side by side: equal model, size, batch, precision and machine."""
+"""Compare training throughput with timm's recipe: equal model, size, batch, precision and machine."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from benchmarks.errors import SideFailed
 from detector.errors import UsageError
 from detector.files import read_json
 
-WARM_UP = 1  # epochs left out: the first one's steps find memory and kernels, and start the loaders
+WARM_UP = 1  # epochs that are not counted: the first one allocates memory, selects kernels and starts the loaders
 
 
 @dataclass(frozen=True)
-class Work:
-    """What both sides train. data: photos laid out as for `fit`. epochs: measured ones. workers: timm's loader processes."""
+class TrainingSettings:
+    """What both sides train. data: folder of labelled photos. epochs: that are measured. pairs: runs of each side. workers:
+    loader processes of timm's side."""
 
     data: Path
     model: str = "efficientnet_b0"
@@ -36,55 +37,61 @@ class Work:
     bf16: bool = False
 
 
-def compare(work: Work) -> dict[str, Any]:
-    """Photos per second of both sides in turn, and the ratio ours / timm's of each pair and of the median one, as JSON values.
+def compare_training(settings: TrainingSettings) -> dict[str, Any]:
+    """Photos per second of both sides in pairs of runs, and the ratio ours / timm's: median, lowest and highest; JSON values.
 
-    Each side is a process of its own and the pairs alternate in order, so that a noisy minute strikes both.
-    Raises `UsageError` when the folder has no class folders, `SideFailed` with what a side said when it failed.
+    Each side is a process of its own, and the order alternates, so that other load on the machine affects both.
+    Raises `UsageError` when there is no such folder, `SideFailed` with the last lines of output when a side fails.
     """
-    folder = _class_folders(work.data)
+    folder = _class_folders(settings.data)
     pairs: list[dict[str, float]] = []
-    with tempfile.TemporaryDirectory() as scratch, tqdm(total=2 * work.pairs, desc="training", unit="run") as bar:
-        for number in range(work.pairs):
+    with tempfile.TemporaryDirectory() as scratch, tqdm(total=2 * settings.pairs, desc="training", unit="run") as bar:
+        for number in range(settings.pairs):
             pair: dict[str, float] = {}
             for side in ("ours", "timm") if number % 2 == 0 else ("timm", "ours"):
                 bar.set_postfix_str(side)
-                speeds = _ours(work, Path(scratch)) if side == "ours" else _timm(work, folder)
+                speeds = _ours(settings, Path(scratch)) if side == "ours" else _timm(settings, folder)
                 pair[side] = statistics.median(speeds[WARM_UP:])
                 bar.update()
             pairs.append(pair)
     ratios = [pair["ours"] / pair["timm"] for pair in pairs]
     return {
-        "model": work.model,
-        "size": work.size,
-        "batch_size": work.batch_size,
-        "precision": "bf16" if work.bf16 else "float32",
-        "device": work.device,
-        "timm_workers": work.workers,
+        "model": settings.model,
+        "size": settings.size,
+        "batch_size": settings.batch_size,
+        "precision": "bf16" if settings.bf16 else "float32",
+        "device": settings.device,
+        "timm_workers": settings.workers,
         "images_per_second": [{side: round(v, 1) for side, v in pair.items()} for pair in pairs],
         "ratio": {"median": statistics.median(ratios), "low": min(ratios), "high": max(ratios)},
     }
 
 
-def _ours(work: Work, scratch: Path) -> list[float]:
+def _ours(settings: TrainingSettings, scratch: Path) -> list[float]:
     out = scratch / "run"
     _run(
-        *("-m", "unmask", "train", "--data", str(work.data), "--out", str(out), "--overwrite"),
+        *("-m", "unmask", "train", "--data", str(settings.data), "--out", str(out), "--overwrite"),
         *("--cache-dir", str(scratch / "cache"), "--no-pretrained", "--calibration", "none"),
-        *("--model", work.model, "--size", str(work.size)),
-        *("--batch-size", str(work.batch_size), "--epochs", str(work.epochs + WARM_UP), "--device", work.device),
-        *(("--amp", "bf16") if work.bf16 else ()),
+        *("--model", settings.model, "--size", str(settings.size)),
+        *("--batch-size", str(settings.batch_size), "--epochs", str(settings.epochs + WARM_UP), "--device", settings.device),
+        *(("--amp", "bf16") if settings.bf16 else ()),
     )
     report = read_json(out / "metrics.json", hint="`unmask train` writes it")
     return [epoch["images_per_second"] for epoch in report["speed"]["epochs"]]
 
 
-def _timm(work: Work, folder: Path) -> list[float]:
-    said = _run(
-        *("-m", "benchmarks.timm_recipe", "--data", str(folder), "--model", work.model, "--size", str(work.size)),
-        *("--batch-size", str(work.batch_size), "--epochs", str(work.epochs + WARM_UP), "--workers", str(work.workers)),
-        *("--device", work.device, *(("--bf16",) if work.bf16 else ())),
-    )
+def _timm(settings: TrainingSettings, folder: Path) -> list[float]:
+    flags = {
+        "--data": folder,
+        "--model": settings.model,
+        "--size": settings.size,
+        "--batch-size": settings.batch_size,
+        "--epochs": settings.epochs + WARM_UP,
+        "--workers": settings.workers,
+        "--device": settings.device,
+    }
+    given = [str(part) for pair in flags.items() for part in pair]
+    said = _run("-m", "benchmarks.training.timm_recipe", *given, *(("--bf16",) if settings.bf16 else ()))
     return [float(speed) for speed in json.loads(said.splitlines()[-1])]
 
 

@@ -1,7 +1,7 @@
 """Locust users that send photos over REST and gRPC and check every answer; a wrong one is a failure with its reason.
 
 On its own, with Locust's web page:
-`python -m locust -f benchmarks/locustfile.py --host http://127.0.0.1:8080 RestUser`
+`python -m locust -f benchmarks/load/locustfile.py --host http://127.0.0.1:8080 RestUser`
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from locust import FastHttpUser, User, events, task
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 
-from benchmarks.checker import AnswerChecker
+from benchmarks.load.checker import AnswerChecker
 from benchmarks.machine import busy_seconds
 from benchmarks.photos import Photo, load_photos
 from serve import grpc_stubs

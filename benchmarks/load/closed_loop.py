@@ -1,8 +1,8 @@
-"""A lean load over REST: keep-alive connections from one thread, and every answer checked once the load is over.
+"""A load generator over REST that takes little CPU time: one thread, keep-alive connections, answers checked afterwards.
 
-Locust's users cost 0.3 to 0.6 ms of CPU a request and their checks come on top; on a machine that clients and server share,
-that time is the server's. This client takes a tenth of it. It is a program of its own, as Locust is, and writes the same
-samples; `benchmarks.load` starts it.
+Locust takes 0.3 to 0.6 ms of CPU time a request, and more for the checks; where clients and server share a machine, the
+server lacks that time. This client takes a tenth of it. `benchmarks.load.generator` starts it as a process of its own, as it
+does Locust, and it writes the same samples.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from benchmarks.checker import AnswerChecker
+from benchmarks.load.checker import AnswerChecker
 from benchmarks.machine import busy_seconds
 from benchmarks.photos import Photo, load_photos
 from serve.settings import MODEL
@@ -31,7 +31,7 @@ _END_OF_HEADERS = b"\r\n\r\n"
 
 @dataclass
 class Request:
-    """One request's story. photo: index. started: seconds since the epoch. answer: head and body as they came, empty when the
+    """A request and its answer. photo: index. started: seconds since the epoch. answer: head and body, empty when the
     connection broke."""
 
     photo: int
@@ -42,7 +42,8 @@ class Request:
 
 @dataclass
 class Client:
-    """A connection and what is on its way. photo: index of the next one. wanted: bytes of the whole answer, once known."""
+    """A connection and its request in flight. photo: index of the next photo. wanted: size of the whole answer in bytes, once
+    it is known."""
 
     connection: socket.socket
     photo: int
@@ -53,10 +54,10 @@ class Client:
 
 
 def run(host: str, port: int, photos: Sequence[bytes], *, clients: int, seconds: float) -> list[Request]:
-    """Send photos from so many clients, each waiting for its answer before it asks again; requests in order of their ends.
+    """Send photos from `clients` connections, each waiting for its answer; returns the requests in order of completion.
 
-    No request starts after `seconds`; those on their way are waited for. A client whose connection breaks opens another.
-    Raises `OSError` when there is no server or no answer comes for a minute, `ValueError` for an answer without a length.
+    No request starts after `seconds`; those in flight are waited for. A client whose connection breaks opens another.
+    Raises `OSError` when nothing listens or no answer comes for a minute, `ValueError` for an answer without Content-Length.
     """
     head = f"POST /predictions/{MODEL} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/octet-stream\r\n"
     messages = [f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data for data in photos]
@@ -101,13 +102,13 @@ def _send(client: Client, messages: Sequence[bytes]) -> None:
     client.wanted = None
     client.request = Request(client.photo, time.time())
     client.clock = time.perf_counter()
-    with suppress(ConnectionError):  # which is then read as the end of the connection
+    with suppress(ConnectionError):  # reading then finds the connection closed
         client.connection.sendall(messages[client.photo])
     client.photo = (client.photo + 1) % len(messages)
 
 
 def _receive(client: Client) -> Request | None:
-    """The request whose answer this was the last piece of, or that gets none."""
+    """The request that is complete with this piece, or whose connection broke; None while more is to come."""
     try:
         piece = client.connection.recv(65536)
     except ConnectionError:
@@ -139,7 +140,7 @@ def _content_length(head: bytes) -> int:
 
 
 def check(requests: Sequence[Request], photos: Sequence[Photo], checker: AnswerChecker) -> list[str]:
-    """What is wrong with each answer, an empty text where nothing is."""
+    """The problem with each answer, an empty text where there is none."""
     problems = []
     for request in requests:
         if not request.answer:

@@ -1,4 +1,4 @@
-"""The results page: every architecture trained on each of two sets by one command, as a Markdown table."""
+"""The results page: every architecture trained on two sets of photos, as Markdown tables."""
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ FROZEN = (
 
 @dataclass(frozen=True)
 class Row:
-    """A run of the table. name: as shown. start: where weights are from. flags: of `training fit`. members: rows averaged."""
+    """A row of the table. name: as shown. start: source of the first weights. flags: of `unmask train`. members: folders of
+    the rows that an ensemble averages."""
 
     name: str
     start: str
@@ -53,21 +54,21 @@ class Row:
 
     @property
     def folder(self) -> str:
-        """Its folder under the set's."""
+        """Name of the run's folder."""
         return self.name.replace(" ", "_").replace(",", "")
 
 
 @dataclass(frozen=True)
-class Photos:
-    """A set. size: of its photos in pixels, which the fine-tuned rows keep, so that nothing is resized."""
+class PhotoSet:
+    """A set of labelled photos. size: side of its photos in pixels, at which the fine-tuned rows train."""
 
     name: str
     directory: Path
     size: int
 
 
-def plan(photos: Photos, weights: Path) -> list[Row]:
-    """The rows of one set, members before the ensemble that averages them."""
+def plan(photos: PhotoSet, weights: Path) -> list[Row]:
+    """The rows for one set; members come before their ensemble."""
     scratch = [Row(name, "random", ("--model", name, *flags, "--amp")) for name, flags in SCRATCH.items()]
     start = ("--weights", str(weights), "--size", str(photos.size), "--folds", str(FOLDS))
     members = [
@@ -79,11 +80,11 @@ def plan(photos: Photos, weights: Path) -> list[Row]:
     return [*members, *scratch, ensemble]
 
 
-def train_all(sets: Sequence[Photos], weights: Path, out: Path, jobs: int) -> dict[str, list[dict[str, Any]]]:
-    """Train every row of every set, `jobs` at a time, and return the rows' measurements by the set's name.
+def train_all(sets: Sequence[PhotoSet], weights: Path, out: Path, jobs: int) -> dict[str, list[dict[str, Any]]]:
+    """Train every row of every set, `jobs` at a time; returns the rows' measurements by the set's name.
 
-    A run that is finished is not trained again, and one that was stopped goes on: the same command continues.
-    Raises `TrainingFailed` with what a run said when one fails, `UsageError` when photos or weights are not there.
+    Finished runs are not trained again and interrupted ones are resumed, so the same command continues.
+    Raises `TrainingFailed` with a run's last line when it fails, `UsageError` when photos or weights are missing.
     """
     for path in (weights, *(photos.directory for photos in sets)):
         if not path.exists():
@@ -92,7 +93,7 @@ def train_all(sets: Sequence[Photos], weights: Path, out: Path, jobs: int) -> di
     threads = max(1, available_cpus() // jobs)
     stop = threading.Event()
 
-    def run(photos: Photos, row: Row) -> dict[str, Any]:
+    def run(photos: PhotoSet, row: Row) -> dict[str, Any]:
         metrics = _fit(photos, row, out / photos.name, threads, stop)
         bar.update()
         return metrics
@@ -107,13 +108,13 @@ def train_all(sets: Sequence[Photos], weights: Path, out: Path, jobs: int) -> di
                 if row.members:
                     measured[photos.name].append(_summary(row, run(photos, row)))
         except BaseException:
-            stop.set()  # Ctrl-C, or a run that failed: the others are stopped, and go on from their last epoch the next time
+            stop.set()  # after Ctrl-C or a failed run, the others stop; the next call resumes them from their last epoch
             pool.shutdown(cancel_futures=True)
             raise
     return measured
 
 
-def _fit(photos: Photos, row: Row, folder: Path, threads: int, stop: threading.Event) -> dict[str, Any]:
+def _fit(photos: PhotoSet, row: Row, folder: Path, threads: int, stop: threading.Event) -> dict[str, Any]:
     out = folder / row.folder
     report = out / "metrics.json"
     if not report.is_file():

@@ -25,7 +25,7 @@ from torch import nn
 def images_per_second(
     data: Path, *, model: str, size: int, batch_size: int, epochs: int, workers: int, device: str, bf16: bool
 ) -> list[float]:
-    """Photos trained on in a second, for each of `epochs` passes over the class folders in `data`."""
+    """Photos per second in each of `epochs` passes over the class folders in `data`."""
     torch.manual_seed(0)
     network = timm.create_model(model, pretrained=False, num_classes=2).to(device).to(memory_format=torch.channels_last)
     config = resolve_data_config({"input_size": (3, size, size)}, model=network)

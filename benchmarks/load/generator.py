@@ -1,4 +1,4 @@
-"""One load: a load generator in a process of its own for some seconds, and the samples it took."""
+"""Run a load generator in a process of its own for some seconds, and read its samples."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from tqdm import tqdm
 from benchmarks import summary
 from benchmarks.errors import LoadFailed
 
-ROOT = Path(__file__).resolve().parent.parent
-LOCUSTFILE = ROOT / "benchmarks" / "locustfile.py"
+ROOT = Path(__file__).resolve().parents[2]
+LOCUSTFILE = Path(__file__).resolve().with_name("locustfile.py")
 USERS = {"rest": "RestUser", "grpc": "GrpcUser"}
-FINISH_SECONDS = 30  # for requests in flight at the end, which count once they are answered
-EXIT_SECONDS = 15  # for its own start and stop
+FINISH_SECONDS = 30  # limit for answers to requests that are in flight at the end; they count
+EXIT_SECONDS = 15  # limit for the process's own start and stop
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class Target:
 
 @dataclass(frozen=True)
 class Samples:
-    """What the load generator saw, one entry a request: start in seconds since the epoch, latency, what was wrong or "".
+    """Samples of a load, one entry a request: start in seconds since the epoch, latency, and the problem or "".
 
-    cpu_seconds: that it used meanwhile. machine_cpu_seconds: that all processes of its machine did.
+    cpu_seconds: CPU time of the load generator. machine_cpu_seconds: CPU time of all processes of its machine meanwhile.
     """
 
     started: list[float]
@@ -56,7 +56,7 @@ class Samples:
         return [t + ms / 1e3 for t, ms in zip(self.started, self.milliseconds, strict=True)]
 
     def to_dict(self) -> dict[str, Any]:
-        """The numbers of a report as JSON values: rates in requests per second, times in milliseconds, CPU time a request."""
+        """A report's numbers as JSON values: requests per second, latency in milliseconds, CPU milliseconds per request."""
         first = min(self.started, default=0.0)
         finished = [t - first for t in self._finished()]
         rates = summary.thirds(finished, self.seconds) if finished else [0.0] * 3
@@ -88,23 +88,23 @@ def run_load(
     label: str,
     lean: bool = False,
 ) -> Samples:
-    """Send photos from `users` clients, each waiting for its answer before it asks again, for `seconds`.
+    """Send photos from `users` clients for `seconds`; each client waits for its answer before it sends the next photo.
 
-    protocol: `rest` or `grpc`. known: calibrated probability by photo name, as far as it is known. label: of the progress bar.
-    lean: send with `benchmarks.closed_loop`, which takes little of a CPU and knows REST alone, instead of Locust.
-    Raises `LoadFailed` when the load generator breaks; on Ctrl-C its process is ended before `KeyboardInterrupt` goes on.
+    protocol: `rest` or `grpc`. known: calibrated probability by photo name, where it is known. label: of the progress bar.
+    lean: use `benchmarks.load.closed_loop`, which takes little CPU time and speaks only REST, instead of Locust.
+    Raises `LoadFailed` when the load generator fails. Its process is ended on Ctrl-C.
     """
     with TemporaryDirectory(prefix="unmask-load-") as scratch:
         samples, answers, log = (Path(scratch) / name for name in ("samples.json", "known.json", "load.log"))
         answers.write_text(json.dumps(dict(known)), encoding="utf-8")
         generator = (
-            ["benchmarks.closed_loop", "--seconds", str(seconds)] if lean else _locust(target, protocol, users, seconds)
+            ["benchmarks.load.closed_loop", "--seconds", str(seconds)] if lean else _locust(target, protocol, users, seconds)
         )
         common = ["--host", target.rest, "--users", str(users), "--known", str(answers), "--samples", str(samples)]
         common += ["--photo-count", str(photo_count), *(["--photos", str(photos.resolve())] if photos else [])]
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         with log.open("wb") as output:
-            # A session of its own: Ctrl-C in a terminal reaches us alone, and we end it.
+            # In a session of its own, Ctrl-C in a terminal does not reach it; `_end` stops it.
             process = subprocess.Popen(
                 [sys.executable, "-m", *generator, *common],
                 stdin=subprocess.DEVNULL,
@@ -131,7 +131,7 @@ def _locust(target: Target, protocol: str, users: int, seconds: int) -> list[str
 
 
 def _wait(process: subprocess.Popen[bytes], seconds: int, label: str) -> int:
-    """The exit code, with a bar that runs meanwhile."""
+    """Wait for the process with a progress bar, and return its exit code."""
     deadline = time.monotonic() + seconds + FINISH_SECONDS + EXIT_SECONDS
     with tqdm(total=seconds, desc=label, unit="s", bar_format="{desc} {bar} {n_fmt}/{total_fmt} s") as bar:
         began = time.monotonic()

@@ -10,10 +10,10 @@ from typing import Any
 import psutil
 import pytest
 
-from benchmarks import alternating as in_turn
+from benchmarks import alternating
 from benchmarks.compare import ratios
 from benchmarks.peers import PEERS
-from benchmarks.serving import why_not
+from benchmarks.serving import why_unavailable
 from unmask.__main__ import main
 
 pytestmark = pytest.mark.serve
@@ -23,14 +23,14 @@ USERS = (1, 4)
 
 @pytest.fixture(scope="module")
 def result(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What a short contest prints."""
-    out = tmp_path_factory.mktemp("versus") / "reports" / "versus.json"
+    """What a short comparison prints."""
+    out = tmp_path_factory.mktemp("compare") / "reports" / "compare.json"
     options = ["--users", "1,4", "--seconds", "1", "--warm-up", "1", "--photo-count", "10"]
     options += ["--roofline-seconds", "0.5", "--batch", "8", "--rounds", "1"]
     before = {p.pid for p in psutil.Process().children(recursive=True)}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(in_turn, "SECONDS", 0.5)
-        patch.setattr(in_turn, "SATURATED_SECONDS", 1.0)
+        patch.setattr(alternating, "SECONDS", 0.5)
+        patch.setattr(alternating, "SATURATED_SECONDS", 1.0)
         assert main(["bench", "compare", "--artifacts", str(artifacts), *options, "--out", str(out)]) == 0
     assert {p.pid for p in psutil.Process().children(recursive=True)} <= before
     return json.loads(out.read_text())
@@ -49,14 +49,14 @@ def test_every_server_gives_the_local_scorers_answers_under_every_load(result: d
 
 
 def test_a_peer_that_is_not_installed_is_named_with_what_it_lacks(result: dict[str, Any]) -> None:
-    assert result["skipped"] == {peer: reason for peer in PEERS if (reason := why_not(peer))}
+    assert result["skipped"] == {peer: reason for peer in PEERS if (reason := why_unavailable(peer))}
 
 
 def test_what_keeps_a_peer_from_running_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PEERS, "here", ("json",))
     monkeypatch.setitem(PEERS, "absent", ("json", "no_such_package"))
-    assert why_not("here") is None
-    assert (why_not("absent") or "").startswith("not installed: no_such_package (")
+    assert why_unavailable("here") is None
+    assert (why_unavailable("absent") or "").startswith("not installed: no_such_package (")
 
 
 def test_the_ratios_are_those_of_the_numbers_beside_them(result: dict[str, Any]) -> None:
@@ -85,7 +85,7 @@ def test_one_photo_is_timed_through_the_server_and_without_it(result: dict[str, 
     assert single["quartiles"] == [single["difference"]] * 2  # of one round
 
 
-def test_server_and_roofline_are_saturated_in_turn(result: dict[str, Any]) -> None:
+def test_server_and_roofline_are_saturated_alternately(result: dict[str, Any]) -> None:
     found = result["ratios"]["saturated"]
     assert (found["clients"], found["rounds"], found["failures"]) == (max(USERS), 1, 0)
     assert found["ratio"] == pytest.approx(found["server"] / found["roofline"], rel=0.01)

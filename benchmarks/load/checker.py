@@ -1,4 +1,4 @@
-"""The check that each answer under load has to pass: a fast wrong answer is a failure."""
+"""Check every answer under load: a fast wrong answer is a failure."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from detector.tolerance import PROBABILITY, disagreement
 
 
 class AnswerChecker:
-    """Judges answers, and remembers what each photo got so that it gets the same next time.
+    """Checks answers, also against earlier answers for the same photo.
 
-    known: calibrated probability by photo name, where it is known beforehand; otherwise a photo's first answer sets it.
+    known: calibrated probability by photo name, where it is known beforehand; a photo's first answer sets it otherwise.
     """
 
     def __init__(self, known: Mapping[str, float] | None = None) -> None:
         self.known = dict(known or {})
 
     def problem(self, photo: str, body: bytes | str, status: int = 200) -> str | None:
-        """What is wrong with an answer, in a few words that group well; None when it is right.
+        """The problem with an answer, in words that are the same for problems of one kind; None when it is right.
 
-        status: HTTP status; gRPC has none and leaves it at 200.
+        status: HTTP status; 200 for gRPC, which has none.
         """
         try:
             verdict = json.loads(body)
@@ -46,7 +46,7 @@ class AnswerChecker:
 
 
 def _inconsistency(verdict: Mapping[str, Any]) -> str | None:
-    """What in a verdict contradicts itself or is not the number it should be."""
+    """The first value of a verdict that is out of range or contradicts the others; None when there is none."""
     for name in ("logit", "raw_prob", "calibrated", "percent", "confidence", "threshold"):
         value = verdict.get(name)
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):

@@ -1,0 +1,1 @@
+"""Load on a server: the load generators, and the check of every answer."""

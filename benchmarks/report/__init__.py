@@ -1,0 +1,1 @@
+"""The report of a benchmark: JSON, and an HTML page with plots."""

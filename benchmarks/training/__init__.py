@@ -1,0 +1,1 @@
+"""Benchmarks of training: throughput beside timm's recipe, and the results page."""
