@@ -32,7 +32,7 @@ SCRATCH = {
     "dual_stream": ("--no-pretrained", "--size", "128", "--epochs", "8", "--lr", "1e-3", "--batch-size", "16"),
 }
 TRANSFER = (
-    *("--model", "squeezenet1_1", "--multiscale", "--augment", "crop", "--mixup", "0.3", "--amp"),
+    *("--model", "squeezenet1_1", "--multiscale", "--augment", "crop", "--mixup", "0.3", "--amp", "auto"),
     *("--dropout", "0.3", "--lr", "4e-4", "--batch-size", "16", "--epochs", "20"),
 )
 # Blocks 4 and 5 on both sides of the last pooling; docs/performance.md has the others that were tried.
@@ -40,6 +40,9 @@ FROZEN = (
     *("--model", "squeezenet1_1", "--multiscale", "--gram", "4,5", "--zoom", "1.5", "--freeze-backbone", "--augment", "flip"),
     *("--hidden", "256", "--mixup", "0.4", "--dropout", "0.5", "--lr", "3e-4", "--weight-decay", "0.01", "--epochs", "30"),
 )
+
+# Trained once for each fold, from ImageNet weights, and averaged by the ensemble.
+MEMBERS = {"squeezenet1_1": TRANSFER, "squeezenet1_1 frozen": FROZEN}
 
 
 @dataclass(frozen=True)
@@ -69,11 +72,11 @@ class PhotoSet:
 
 def plan(photos: PhotoSet, weights: Path) -> list[Row]:
     """The rows for one set; members come before their ensemble."""
-    scratch = [Row(name, "random", ("--model", name, *flags, "--amp")) for name, flags in SCRATCH.items()]
+    scratch = [Row(name, "random", ("--model", name, *flags, "--amp", "auto")) for name, flags in SCRATCH.items()]
     start = ("--weights", str(weights), "--size", str(photos.size), "--folds", str(FOLDS))
     members = [
         Row(f"{name}, fold {k}", "ImageNet", (*flags, *start, "--fold", str(k), "--seed", str(k)))
-        for name, flags in (("squeezenet1_1", TRANSFER), ("squeezenet1_1 frozen", FROZEN))
+        for name, flags in MEMBERS.items()
         for k in range(1, FOLDS + 1)
     ]
     ensemble = Row("ensemble of these", "ImageNet", ("--model", "ensemble", "--mirror"), tuple(row.folder for row in members))
@@ -114,26 +117,30 @@ def train_all(sets: Sequence[PhotoSet], weights: Path, out: Path, jobs: int) -> 
     return measured
 
 
+def train_arguments(photos: PhotoSet, row: Row, folder: Path) -> list[str]:
+    """Arguments of `unmask train` for a row; folder: of the set's runs."""
+    averaged = ("--members", *(str(folder / member) for member in row.members), *CALIBRATION)
+    flags = (*row.flags, *(averaged if row.members else (*COMMON, "--resume")))
+    where = ("--data", str(photos.directory), "--out", str(folder / row.folder), "--cache-dir", str(folder / "cache"))
+    return [*where, *flags]
+
+
 def _fit(photos: PhotoSet, row: Row, folder: Path, threads: int, stop: threading.Event) -> dict[str, Any]:
     out = folder / row.folder
     report = out / "metrics.json"
     if not report.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        averaged = ("--members", *(str(folder / member) for member in row.members), *CALIBRATION)
-        flags = (*row.flags, *(averaged if row.members else (*COMMON, "--resume")))
-        command = ["-m", "unmask", "train", "--data", str(photos.directory), "--out", str(out), *flags]
+        command = [sys.executable, "-m", "unmask", "train", *train_arguments(photos, row, folder)]
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
         log = folder / f"{row.folder}.log"
         with log.open("w", encoding="utf-8") as said:
-            process = subprocess.Popen(
-                [sys.executable, *command, "--cache-dir", str(folder / "cache")], stdout=said, stderr=said, env=environment
-            )
+            process = subprocess.Popen(command, stdout=said, stderr=said, env=environment)
             while process.poll() is None:
                 if stop.wait(0.5):
                     process.terminate()
                     process.wait()
         if process.returncode:
-            last = log.read_text(encoding="utf-8").replace("\r", "\n").strip().splitlines()[-1:]
+            last = log.read_text(encoding="utf-8", errors="replace").replace("\r", "\n").strip().splitlines()[-1:]
             raise TrainingFailed(f"{photos.name}, {row.name}: ended with {process.returncode}: {' '.join(last)}")
     metrics = read_json(report, hint="`unmask train` writes it")
     metrics["bytes"] = (out / "best_model.pth").stat().st_size
