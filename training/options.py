@@ -29,7 +29,7 @@ OF_TRAINING = (
     *("faulty_mode", "label_noise_frac", "input_noise_std", "zero_grad_every_n", "amp"),
 )
 # Say where files go and how work is divided, not what is computed: a run may be resumed with others.
-NOT_PART_OF_THE_RUN = ("out", "cache_dir", "workers", "resume", "overwrite", "tensorboard")
+NOT_PART_OF_THE_RUN = ("out", "cache_dir", "workers", "resume", "overwrite", "tensorboard", "report")
 
 
 def _numbers(type_: Any, tokens: tuple[Token, ...]) -> tuple[int, ...]:
@@ -162,6 +162,8 @@ class FitOptions:
     """Folder for decoded photos (cache/ in the run folder)."""
     tensorboard: Annotated[bool, _MACHINE, _SWITCH] = False
     """Also write TensorBoard logs, to tensorboard/ in the run folder."""
+    report: Annotated[bool, _MACHINE, Parameter(negative="--no-report")] = True
+    """Write the report page and its plots; `unmask calibrate` writes them later too."""
 
     faulty_mode: Annotated[
         Literal["label_noise", "input_noise", "shuffle_labels", "wrong_loss", "random_weight_reset"] | None,
@@ -253,6 +255,20 @@ class FitOptions:
         left_out = NOT_PART_OF_THE_RUN + (OF_TRAINING if self.members else ())
         values = {k: v for k, v in asdict(self).items() if k not in left_out}
         return {k: _plain(v) for k, v in values.items()}
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class GridOptions(FitOptions):
+    """The options of `unmask faults`: those of a run, with defaults for many brief ones.
+
+    It lies in this module because its annotations are evaluated here.
+    """
+
+    out: Annotated[Path, Parameter(name=("--out", "--output_dir"))] = Path("faults")
+    """Folder that the runs, the table and the plot are written to."""
+    epochs: Annotated[int, _SCHEDULE] = 4
+    """Most epochs of each run."""
 
 
 def without_places(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -64,11 +64,11 @@ def _fresh_accelerate() -> Iterator[None]:
     GradientState._reset_state()  # noqa: SLF001
 
 
-def fit(*arguments: Any) -> int:
-    """`unmask train` in this process; its exit code."""
+def fit(*arguments: Any, report: bool = False) -> int:
+    """`unmask train` in this process; its exit code. report: for a test that reads the report page."""
     from unmask.__main__ import main
 
-    return main(["train", *last_of_each(*arguments)])
+    return main(["train", *last_of_each(*arguments), *([] if report else ["--no-report"])])
 
 
 def last_of_each(*arguments: Any) -> list[str]:
@@ -89,6 +89,6 @@ def tiny_run(_one_thread: None, tiny_set: Path, tmp_path_factory: pytest.TempPat
     """A finished run of five epochs on the small set; not to be written to."""
 
     def train(out: Path) -> None:
-        assert fit("--data", tiny_set, "--out", out, "--epochs", 5, *TINY) == 0
+        assert fit("--data", tiny_set, "--out", out, "--epochs", 5, *TINY, report=True) == 0
 
     return made_once(tmp_path_factory, "tiny_run", train)

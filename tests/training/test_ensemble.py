@@ -46,7 +46,20 @@ def ensemble(tiny_set: Path, members: list[Path], tmp_path_factory: pytest.TempP
 
 def combine(data: Path, out: Path, members: list[Path], *more: object) -> int:
     """`fit --model ensemble`; its exit code."""
-    return fit("--data", data, "--out", out, "--model", "ensemble", "--members", *members, "--calibration", "platt", *more)
+    return fit(
+        "--data",
+        data,
+        "--out",
+        out,
+        "--model",
+        "ensemble",
+        "--members",
+        *members,
+        "--calibration",
+        "platt",
+        *more,
+        report=True,
+    )
 
 
 def altered(run: Path, copy: Path, checkpoint: dict[str, Any] | None = None, **arguments: object) -> Path:

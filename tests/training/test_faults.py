@@ -98,7 +98,7 @@ def test_a_faulty_run_says_so_in_its_checkpoint_its_metrics_and_its_report(
 ) -> None:
     out = tmp_path / "run"
     flags = ("--faulty_mode", "label_noise", "--label_noise_frac", 0.5, "--zero_grad_every_n", 2)
-    assert fit("--data", tiny_set, "--out", out, "--epochs", 2, *flags, *TINY) == 0
+    assert fit("--data", tiny_set, "--out", out, "--epochs", 2, *flags, *TINY, report=True) == 0
     fitted = 96
     assert _metrics(out)["faults"] == {
         "faulty_mode": "label_noise",

@@ -29,7 +29,20 @@ def members(tiny_set: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Pa
 
 
 def combine(data: Path, out: Path, members: list[Path], *more: object) -> int:
-    return fit("--data", data, "--out", out, "--model", "ensemble", "--members", *members, "--calibration", "platt", *more)
+    return fit(
+        "--data",
+        data,
+        "--out",
+        out,
+        "--model",
+        "ensemble",
+        "--members",
+        *members,
+        "--calibration",
+        "platt",
+        *more,
+        report=True,
+    )
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,11 @@ import numpy as np
 from PIL import Image
 
 from detector.overlay import overlaid
+from tests.training.conftest import TINY, fit
 from training.evaluation.mistakes import Mistake, worst
 from training.report.report import write_report
 from training.report.summary import summary
+from unmask.__main__ import main
 
 
 def test_the_page_needs_nothing_else_and_shows_every_plot(tiny_run: Path) -> None:
@@ -112,3 +114,13 @@ def test_a_summary_names_no_command_that_would_be_refused(tiny_run: Path) -> Non
 
 def test_a_mistake_is_shown_with_the_confidence_of_what_was_said() -> None:
     assert [Mistake("a", label, 0.2, 0.25, b"", b"").to_dict()["confidence"] for label in (1, 0)] == [0.75, 0.25]
+
+
+def test_a_run_without_a_report_gets_one_when_it_is_calibrated_again(tiny_set: Path, tmp_path: Path, capsys) -> None:
+    run = tmp_path / "run"
+    assert fit("--data", tiny_set, "--out", run, "--epochs", 1, *TINY, report=False) == 0
+    assert not (run / "report").exists()
+    assert "report:" not in capsys.readouterr().out
+    assert main(["calibrate", "--run", str(run), "--data", str(tiny_set)]) == 0
+    assert (run / "report" / "index.html").is_file()
+    assert f"report: {run / 'report' / 'index.html'}" in capsys.readouterr().out

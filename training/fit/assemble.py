@@ -70,6 +70,7 @@ def assemble_ensemble(options: FitOptions, accelerator: Accelerator) -> dict[str
         pixels=photos.validation_pixels,
         heatmaps=evaluator.heatmaps,
         best=Checkpoint(config, spec, weights, arguments, {}, photos.fingerprint),
+        report=options.report,
     )
     accelerator.wait_for_everyone()
     return metrics

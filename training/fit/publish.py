@@ -33,13 +33,14 @@ def publish_run(
     held_out: ScoreTable | None = None,
     calibrated_on: Mapping[str, Any] = NOTHING,
     best: Checkpoint | None = None,
+    report: bool = True,
 ) -> dict[str, Any]:
     """Calibrate and evaluate a scored run, and write everything that a run folder holds; returns what `metrics.json` does.
 
     table: with the scores of the validation photos. described: what else `metrics.json` says. pixels, heatmaps: the
     pictures of the validation photos and what speaks in them, for the worst mistakes. held_out: the scored photos that the
     calibration is fitted on; None for the table's own. calibrated_on: said of these. best: the epoch that was kept, where
-    it is not in the folder yet; it records the validation metrics.
+    it is not in the folder yet; it records the validation metrics. report: whether the page and its plots are written.
     Raises `TooFewToCalibrate`, and `FileError` where something can't be written.
     """
     validation = table.of("validation")
@@ -59,6 +60,7 @@ def publish_run(
     calibration.save(out)
     table.save(out, calibration.curve)
     write_json(out / "metrics.json", metrics)
-    write_report(out / "report", metrics, labels, raw, calibrated, mistakes)
+    if report:
+        write_report(out / "report", metrics, labels, raw, calibrated, mistakes)
     write_card(out, metrics)
     return metrics

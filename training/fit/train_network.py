@@ -136,6 +136,7 @@ def train_network(options: FitOptions, accelerator: Accelerator) -> dict[str, An
         pixels=photos.validation_pixels,
         heatmaps=evaluator.heatmaps,
         best=checkpoint(state.best_weights, state.best),
+        report=options.report,
     )
     accelerator.wait_for_everyone()
     return metrics

@@ -18,7 +18,8 @@ def summary(metrics: dict[str, Any], out: Path) -> str:
     if choice := metrics.get("threshold_choice"):
         lines.append(f"threshold: {choice['threshold']:.4f}; {choice['notes'][0]}")
     run = shlex.quote(shown(out))
-    lines.append(f"report: {shown(out / 'report' / 'index.html')}")
+    if (page := out / "report" / "index.html").is_file():
+        lines.append(f"report: {shown(page)}")
     if metrics.get("faults"):
         lines += [
             "faults were injected into this run on purpose; export refuses it without --allow-faulty",
@@ -51,7 +52,6 @@ def summary_of_evaluation(result: dict[str, Any], out: Path | None = None) -> st
         lines.append(
             f"pointing game: {interval(game['score'])} of {game['photos']} heatmaps hit; {game['chance']:.3f} by chance"
         )
-    lines += [f"note: {note}" for note in v["notes"]]
     lines.append(
         f"report: {shown(out / 'report' / 'index.html')}" if out else "all numbers: --json; a page with plots: --out DIR"
     )

@@ -13,7 +13,7 @@ from cyclopts import Group, Parameter
 from detector.errors import UsageError
 from training.data.photos import check_layout
 from training.fit.preflight import check
-from training.options import FitOptions
+from training.options import FitOptions, GridOptions
 from unmask.parameters import Config, Switch
 
 _EARLIER = Parameter(group=Group("Options of the systems that Unmask replaces", sort_key=9))
@@ -50,17 +50,6 @@ class EarlierOptions:
         if changes.get("device"):
             changes["device"] = _mps_if_there()
         return replace(options, **changes)  # type: ignore[arg-type]
-
-
-@Parameter(name="*")
-@dataclass(frozen=True)
-class GridOptions(FitOptions):
-    """The options of `unmask faults`: those of a run, with defaults for many brief ones."""
-
-    out: Annotated[Path, Parameter(name=("--out", "--output_dir"))] = Path("faults")
-    """Folder that the runs, the table and the plot are written to."""
-    epochs: Annotated[int, Parameter(group=Group("The schedule", sort_key=4))] = 4
-    """Most epochs of each run."""
 
 
 def train(*, options: FitOptions, earlier: EarlierOptions = EarlierOptions(), config: Config = None) -> int:
