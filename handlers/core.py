@@ -15,22 +15,14 @@ from PIL import Image
 from detector.decode import ACCEPTED_FORMATS, decode_image
 from detector.errors import UnmaskError
 from detector.verdict import error_body
-from handlers.answers import Answer, Body, answer
 from handlers.engine import Engine, Scores
+from handlers.errors import InternalError
 from handlers.explain import explanation
-from handlers.metrics import Metrics, NoMetrics, timed
-from handlers.requests import MAX_BODY_BYTES, MAX_PHOTOS, Data, Item, Request, read
+from handlers.forms.base import Body, Data, Item, Request
+from handlers.metrics import Metric, Metrics
+from handlers.requests import MAX_BODY_BYTES, MAX_PHOTOS, Answer, answer, read
 
 log = logging.getLogger("unmask")
-
-
-class InternalError(UnmaskError):
-    """Something of ours broke; the cause is in the log, never in the answer."""
-
-    code = "internal_error"
-
-    def __init__(self) -> None:
-        super().__init__("the server failed on this request; its log has the cause under the request id")
 
 
 @dataclass(frozen=True)
@@ -58,7 +50,7 @@ class Core:
         max_body_bytes: int = MAX_BODY_BYTES,
     ) -> None:
         self._engine = engine
-        self._metrics = metrics or NoMetrics()
+        self._metrics = metrics or Metrics()
         self._batch_size = batch_size
         self._max_photos, self._max_body_bytes = max_photos, max_body_bytes
 
@@ -74,7 +66,7 @@ class Core:
     def answer(self, items: Sequence[Item]) -> list[Answer]:
         """One answer for each request of a batch, in order."""
         start = time.perf_counter()
-        self._metrics.in_progress(len(items))
+        self._metrics.set(Metric.IN_PROGRESS, len(items))
         requests = [read(item, max_photos=self._max_photos, max_bytes=self._max_body_bytes) for item in items]
         bodies: list[list[Body]] = [[{}] * len(request.photos) for request in requests]
         photos: list[_Photo] = []
@@ -88,27 +80,28 @@ class Core:
             batch = photos[first : first + self._batch_size]
             for scored, body in zip(batch, self._score(batch, items, requests), strict=True):
                 bodies[scored.request][scored.place] = body
-        self._metrics.batch(len(items), time.perf_counter() - start)
-        self._metrics.in_progress(0)
+        self._metrics.observe(Metric.BATCH_SIZE, len(items))
+        self._metrics.observe(Metric.REQUEST_SECONDS, time.perf_counter() - start, times=len(items))
+        self._metrics.set(Metric.IN_PROGRESS, 0)
         model = self._engine.manifest.model
         return [answer(request, item, found, model) for request, item, found in zip(requests, items, bodies, strict=True)]
 
     def _decode(self, photo: Data | Exception) -> NDArray[np.uint8]:
         if isinstance(photo, Exception):
             raise photo
-        with timed(self._metrics, "decode"):
+        with self._metrics.timed(Metric.STAGE_SECONDS, "decode"):
             return decode_image(photo, self._engine.manifest.image_spec)
 
     def _score(self, photos: Sequence[_Photo], items: Sequence[Item], requests: Sequence[Request]) -> list[Body]:
         """What is found on each photo, from one run of the model."""
         try:
-            with timed(self._metrics, "inference"):
+            with self._metrics.timed(Metric.STAGE_SECONDS, "inference"):
                 explain = any(requests[photo.request].explain for photo in photos)
                 scores = self._engine.run(np.stack([photo.pixels for photo in photos]), heatmap=explain)
         except Exception as error:  # a runtime out of memory, a lost device: these photos fail, the worker lives
             return [self._failure(error, items[photo.request]) for photo in photos]
         bodies = []
-        with timed(self._metrics, "postprocess"):
+        with self._metrics.timed(Metric.STAGE_SECONDS, "postprocess"):
             for row, photo in enumerate(photos):
                 item = items[photo.request]
                 try:
@@ -129,7 +122,7 @@ class Core:
         body = verdict.to_dict()
         if request.explain and scores.heatmap is not None:
             body["explanation"] = explanation(pixels, scores.heatmap[row])
-        self._metrics.verdict(verdict.prediction)
+        self._metrics.count(Metric.VERDICTS, verdict.prediction)
         return body
 
     def _failure(self, error: Exception, item: Item) -> Body:
@@ -139,7 +132,7 @@ class Core:
             error = InternalError()
         elif error.status >= 500:
             log.error("%s: %s [%s]", name, error.message, error.code)
-        self._metrics.error(error.code)
+        self._metrics.count(Metric.ERRORS, error.code)
         return error_body(error, item.request_id)
 
 

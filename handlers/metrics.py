@@ -1,4 +1,4 @@
-"""What the handler measures, as Prometheus histograms in seconds and counters, summed over workers by the supervisor."""
+"""What the handler measures, declared once each: Prometheus histograms in seconds, counters and gauges."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
 
 SECONDS = (0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 STAGE_SECONDS = (0.0001, 0.00025, 0.0005, *SECONDS)  # postprocess takes tenths of a millisecond
@@ -14,100 +16,98 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
 STAGES = ("decode", "inference", "postprocess")
 
 
-class Metrics(Protocol):
-    """Where the handler's core reports what it did."""
+@dataclass(frozen=True)
+class Declaration:
+    """One metric. kind: Histogram, Counter or Gauge. buckets: a histogram's upper bounds. label: name of its label, where it
+    has one; values: those of the label that are there from the start."""
 
-    def stage(self, name: str, seconds: float) -> None:
-        """One run of a stage: decode per photo, inference and postprocess per run of the model."""
-
-    def batch(self, size: int, seconds: float) -> None:
-        """One batch of `size` requests, each of which spent `seconds` in the handler."""
-
-    def verdict(self, prediction: str) -> None:
-        """One verdict was given."""
-
-    def error(self, code: str) -> None:
-        """One request failed with this code."""
-
-    def in_progress(self, size: int) -> None:
-        """So many requests are in the handler now."""
+    kind: str
+    name: str
+    text: str
+    buckets: tuple[float, ...] = ()
+    label: str = ""
+    values: tuple[str, ...] = ()
 
 
-class NoMetrics:
-    """Measures nothing, where prometheus_client is not installed."""
+class Metric(Enum):
+    """All metrics of a worker. The supervisor sums them over the workers."""
 
-    def stage(self, name: str, seconds: float) -> None: ...
+    REQUEST_SECONDS = Declaration("Histogram", "unmask_request_seconds", "Time a request spent in the handler.", SECONDS)
+    STAGE_SECONDS = Declaration(
+        "Histogram",
+        "unmask_stage_seconds",
+        "Time by stage: decode per photo, inference and postprocess per run of the model.",
+        STAGE_SECONDS,
+        label="stage",
+        values=STAGES,
+    )
+    BATCH_SIZE = Declaration("Histogram", "unmask_batch_size", "Requests in a batch.", BATCHES)
+    VERDICTS = Declaration("Counter", "unmask_verdicts", "Verdicts given.", label="prediction")
+    ERRORS = Declaration("Counter", "unmask_errors", "Requests that failed, by error code.", label="code")
+    IN_PROGRESS = Declaration("Gauge", "unmask_requests_in_progress", "Requests in the handler now.")
 
-    def batch(self, size: int, seconds: float) -> None: ...
 
-    def verdict(self, prediction: str) -> None: ...
+class Metrics:
+    """The metrics of one worker.
 
-    def error(self, code: str) -> None: ...
+    collected: whether somebody collects them, by prometheus_client's multiprocess mode: each worker writes files in
+    `PROMETHEUS_MULTIPROC_DIR`. Without it nothing is measured.
+    """
 
-    def in_progress(self, size: int) -> None: ...
+    def __init__(self, *, collected: bool = False) -> None:
+        self._instruments: dict[Metric, Any] = {}
+        if collected:
+            import prometheus_client
 
+            registry = prometheus_client.CollectorRegistry()  # its own, so that a second handler in one process is no clash
+            self._instruments = {metric: _instrument(prometheus_client, registry, metric.value) for metric in Metric}
 
-class PrometheusMetrics:
-    """Metrics in prometheus_client's multiprocess mode: each worker writes files in `PROMETHEUS_MULTIPROC_DIR`."""
+    def count(self, metric: Metric, label: str | None = None) -> None:
+        """Add one to a counter."""
+        if instrument := self._of(metric, label):
+            instrument.inc()
 
-    def __init__(self) -> None:
-        from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+    def observe(self, metric: Metric, value: float, label: str | None = None, *, times: int = 1) -> None:
+        """Add a value to a histogram, so many times."""
+        if instrument := self._of(metric, label):
+            for _ in range(times):
+                instrument.observe(value)
 
-        registry = CollectorRegistry()  # its own, so that a second handler in one process is no clash of names
-        self._request = Histogram(
-            "unmask_request_seconds", "Time a request spent in the handler.", buckets=SECONDS, registry=registry
-        )
-        stage = Histogram(
-            "unmask_stage_seconds",
-            "Time by stage: decode per photo, inference and postprocess per run of the model.",
-            ["stage"],
-            buckets=STAGE_SECONDS,
-            registry=registry,
-        )
-        self._stages = {name: stage.labels(name) for name in STAGES}
-        self._batch = Histogram("unmask_batch_size", "Requests in a batch.", buckets=BATCHES, registry=registry)
-        self._verdicts = Counter("unmask_verdicts", "Verdicts given.", ["prediction"], registry=registry)
-        self._errors = Counter("unmask_errors", "Requests that failed, by error code.", ["code"], registry=registry)
-        self._in_progress = Gauge(
-            "unmask_requests_in_progress",
-            "Requests in the handler now.",
-            multiprocess_mode="livesum",
-            registry=registry,
-        )
+    def set(self, metric: Metric, value: float) -> None:
+        """Set a gauge."""
+        if instrument := self._of(metric, None):
+            instrument.set(value)
 
-    def stage(self, name: str, seconds: float) -> None:
-        self._stages[name].observe(seconds)
+    @contextmanager
+    def timed(self, metric: Metric, label: str | None = None) -> Iterator[None]:
+        """Add the time of a block to a histogram, also when the block raises."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.observe(metric, time.perf_counter() - start, label)
 
-    def batch(self, size: int, seconds: float) -> None:
-        self._batch.observe(size)
-        for _ in range(size):
-            self._request.observe(seconds)
-
-    def verdict(self, prediction: str) -> None:
-        self._verdicts.labels(prediction).inc()
-
-    def error(self, code: str) -> None:
-        self._errors.labels(code).inc()
-
-    def in_progress(self, size: int) -> None:
-        self._in_progress.set(size)
+    def _of(self, metric: Metric, label: str | None) -> Any:
+        instrument = self._instruments.get(metric)
+        return instrument.labels(label) if instrument and label is not None else instrument
 
 
 def open_metrics() -> Metrics:
-    """Prometheus metrics where somebody collects them, none otherwise."""
+    """Metrics that are collected where somebody does and prometheus_client is installed."""
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-        return NoMetrics()
+        return Metrics()
     try:
-        return PrometheusMetrics()
+        return Metrics(collected=True)
     except ImportError:
-        return NoMetrics()
+        return Metrics()
 
 
-@contextmanager
-def timed(metrics: Metrics, name: str) -> Iterator[None]:
-    """Report the time of a block as one run of stage `name`, also when it raises."""
-    start = time.perf_counter()
-    try:
-        yield
-    finally:
-        metrics.stage(name, time.perf_counter() - start)
+def _instrument(library: Any, registry: Any, declared: Declaration) -> Any:
+    more: dict[str, Any] = {"buckets": declared.buckets} if declared.buckets else {}
+    if declared.kind == "Gauge":
+        more["multiprocess_mode"] = "livesum"
+    labels = [declared.label] if declared.label else []
+    instrument = getattr(library, declared.kind)(declared.name, declared.text, labels, registry=registry, **more)
+    for value in declared.values:
+        instrument.labels(value)
+    return instrument

@@ -16,8 +16,8 @@ from detector.worker_settings import WorkerSettings
 from handlers.core import Core
 from handlers.cpu_lock import CpuLock
 from handlers.engine import GpuOptions, load_engine
+from handlers.forms.base import Item
 from handlers.metrics import Metrics, open_metrics
-from handlers.requests import Item
 
 # W3C Trace Context, version 00 and what later ones have in common with it; zeros and version ff are invalid.
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")

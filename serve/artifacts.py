@@ -1,4 +1,4 @@
-"""The archives to serve, held against their manifests before anything is started."""
+"""The artifacts to serve, checked against their manifests before anything starts."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from serve.settings import Settings
 def install_archives(settings: Settings, layout: Layout) -> dict[str, str]:
     """Copy an archive of each artifact folder into the model store, verify it, and return the copies' names by version.
 
-    The copy is what is served, so that a file changed after the check can't be. Raises `FileError` when a manifest or an
-    archive is missing, or an archive's SHA-256 is not its manifest's, `UsageError` when what runs it is not installed or two
-    folders hold the same version.
+    The copy is served, so a change after the check has no effect. Every other file of the manifest that lies in the folder
+    is checked too. Raises `FileError` when a manifest or an archive is missing, or a file's SHA-256 is not the manifest's,
+    `UsageError` when what runs the archive is not installed or two folders hold the same version.
     """
     if settings.archive == "torchscript" and find_spec("torch") is None:
         raise UsageError("the torchscript archive needs torch, which is not installed here; serve --archive onnx")
@@ -52,4 +52,9 @@ def _verified_copy(folder: Path, settings: Settings, manifest: Manifest, store: 
         raise FileError(f"{folder / name}: no such file; `unmask export{precision}` writes it")
     shutil.copyfile(folder / name, store / name)
     manifest.verify(store, only=(name,))
+    others = tuple(other for other in sorted(manifest.files) if other != name and (folder / other).exists())
+    try:
+        manifest.verify(folder, only=others)
+    except FileError as error:
+        raise FileError(f"{folder}: {error.message}") from None
     return store / name

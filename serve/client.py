@@ -6,38 +6,44 @@ import json
 from typing import Any, Protocol
 from urllib.parse import quote
 
-from detector.errors import UnmaskError
+from detector.errors import BodyTooLarge, UnmaskError
 from detector.verdict import error_body
-from serve.errors import ServerUnreachable, TokenRefused
+from serve.errors import ModelNotFound, OutOfMemory, Overloaded, ServerError, ServerUnreachable, TimedOut, TokenRefused
 from serve.settings import MODEL
 from serve.tokens import REFUSED, header
 
-# What TorchServe's frontend says by itself, before a handler has seen the request.
-_FRONTEND_CODES = {404: "model_not_found", 408: "timeout", 413: "body_too_large", 503: "overloaded", 507: "out_of_memory"}
-
-_WORKER_DIED = "Worker died."  # with the photo in hand; 507 and RESOURCE_EXHAUSTED where somebody killed it, as the kernel may
+# What TorchServe's frontend says by itself, by its status.
+_FRONTEND_ERRORS: dict[int, type[UnmaskError]] = {
+    kind.status: kind for kind in (ModelNotFound, TimedOut, BodyTooLarge, Overloaded, OutOfMemory)
+}
+_WORKER_DIED = "Worker died."  # with the photo in hand; 507 and RESOURCE_EXHAUSTED where it was killed, as the kernel may do
 
 
 class Client(Protocol):
     """Either client. Safe to share between threads."""
 
     def predict(self, data: bytes, *, use_calibrator: bool = True, explain: bool = False) -> dict[str, Any]:
-        """The verdict's JSON, or its failing form; with `explain`, its heatmap in it. Raises `ServerUnreachable` when nothing
-        answers."""
+        """The verdict's JSON, or its failing form; with `explain` the heatmap too.
+
+        Raises `ServerUnreachable` when nothing answers.
+        """
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
 
 
 class RestClient:
-    """Over HTTP. url: of the predictions endpoint, such as http://127.0.0.1:8080/predictions/detector. version: of the model,
-    the default one where it is empty. token: for a server that asks for one."""
+    """A client over HTTP.
+
+    url: of the predictions endpoint, such as http://127.0.0.1:8080/predictions/detector. version: of the model; empty takes
+    the default one. token: for a server that requires one.
+    """
 
     def __init__(self, url: str, timeout: float = 60.0, *, version: str = "", token: str = "") -> None:
         import httpx
 
         self._url = f"{url}/{quote(version, safe='')}" if version else url
-        encrypted = not url.lower().startswith("http://")  # else the certificates, which take 50 ms to load, have no use
+        encrypted = not url.lower().startswith("http://")  # certificates take 50 ms to load
         self._http = httpx.Client(timeout=timeout, trust_env=False, headers=header(token), verify=encrypted)
         self._unreachable = httpx.TransportError
 
@@ -53,13 +59,16 @@ class RestClient:
         return _verdict(response.content) or _failed(response.status_code, response.text)
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         self._http.close()
 
 
 class GrpcClient:
-    """Over gRPC. target: host and port, such as 127.0.0.1:7070. version: of the model, the default one where it is empty.
-    token: for a server that asks for one."""
+    """A client over gRPC.
+
+    target: host and port, such as 127.0.0.1:7070. version: of the model; empty takes the default one. token: for a server
+    that requires one.
+    """
 
     def __init__(self, target: str, timeout: float = 60.0, *, version: str = "", token: str = "") -> None:
         import grpc
@@ -87,12 +96,15 @@ class GrpcClient:
         return _verdict(reply.prediction) or _failed(500, "the answer is not JSON")
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Close the connection."""
         self._channel.close()
 
     def _status(self, code: Any, details: str) -> int:
-        """The HTTP status that means the same. TorchServe puts most refusals under INTERNAL, told apart by their text only,
-        and breaks a call off in the middle of a message that is larger than it takes."""
+        """The HTTP status of the same meaning.
+
+        TorchServe reports most refusals as INTERNAL, which only their text tells apart, and cancels a call whose message is
+        too large.
+        """
         known = self._grpc.StatusCode
         if "[overloaded]" in details:
             return 503
@@ -106,7 +118,7 @@ class GrpcClient:
 
 
 def _verdict(body: bytes) -> dict[str, Any] | None:
-    """The handler's answer, None when it is somebody else's."""
+    """The handler's answer, None when the frontend answered."""
     try:
         value = json.loads(body)
     except ValueError:
@@ -117,13 +129,10 @@ def _verdict(body: bytes) -> dict[str, Any] | None:
 def _failed(status: int, text: str) -> dict[str, Any]:
     """A refusal by TorchServe's frontend in the form that the handler uses."""
     if REFUSED in text:
-        return error_body(TokenRefused("the token is wrong or has expired, or there was none; `unmask serve token` prints it"))
+        return error_body(TokenRefused("the token is wrong, has expired, or is missing; `unmask serve token` prints it"))
     reason = "the photo is larger than the server takes" if status == 413 else _message(text)
-    error = UnmaskError(reason or "the server gave no reason")
-    body = error_body(error)
-    body["error"]["code"] = _FRONTEND_CODES.get(status, "server_error")
-    body["status"] = status
-    return body
+    error = _FRONTEND_ERRORS.get(status, ServerError)(reason or "the server gave no reason")
+    return error_body(error) | {"status": status}
 
 
 def _message(text: str) -> str:

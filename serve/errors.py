@@ -1,4 +1,4 @@
-"""What can go wrong around a server, each with a stable code."""
+"""What goes wrong around a server: on its way up and down, and in its clients' hands."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class ClassFileError(UnmaskError):
 
 
 class PortTaken(UnmaskError):
-    """Something else listens on a port that was asked for."""
+    """Another process uses a port that was asked for."""
 
     code = "port_taken"
 
@@ -48,21 +48,58 @@ class NotRunning(UnmaskError):
 
 
 class UnknownVersion(UnmaskError):
-    """The server does not serve this version of the model; the message names those it does."""
+    """The server does not serve this version of the model; the message names those it serves."""
 
     code = "unknown_version"
     status = 404
 
 
+class ServerUnreachable(UnmaskError):
+    """Nothing answers at the server's address."""
+
+    code = "server_unreachable"
+    status = 503
+
+
+# Below: what TorchServe's frontend answers by itself, before a handler has seen the request.
+
+
+class ModelNotFound(UnmaskError):
+    """The server has no model, or no version of it, of this name."""
+
+    code = "model_not_found"
+    status = 404
+
+
+class TimedOut(UnmaskError):
+    """The server did not answer in time."""
+
+    code = "timeout"
+    status = 408
+
+
+class Overloaded(UnmaskError):
+    """The queue is full, the server stops, or all its workers are being replaced; ask again later."""
+
+    code = "overloaded"
+    status = 503
+
+
+class OutOfMemory(UnmaskError):
+    """The worker ran out of memory with the photo in hand."""
+
+    code = "out_of_memory"
+    status = 507
+
+
 class TokenRefused(UnmaskError):
-    """TorchServe wants another token: the one it got is wrong, has expired, or was not there."""
+    """The token is wrong, has expired, or is missing."""
 
     code = "token_refused"
     status = 400
 
 
-class ServerUnreachable(UnmaskError):
-    """Nothing answers where the server should be."""
+class ServerError(UnmaskError):
+    """TorchServe failed in another way; the message has its reason."""
 
-    code = "server_unreachable"
-    status = 503
+    code = "server_error"

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 
 from detector.errors import FileError
+from serve.folders import user_folder
 from serve.java import frontend_jar
 
 _SOURCES = ("inference.proto", "management.proto", "open_inference_grpc.proto")
@@ -22,10 +23,10 @@ _IMPORTED = ("google/rpc/status.proto",)
 
 
 def cache_dir() -> Path:
-    """`$UNMASK_STUBS`, or `$XDG_CACHE_HOME/unmask/stubs`, or `~/.cache/unmask/stubs`."""
+    """`$UNMASK_STUBS`, or `$XDG_CACHE_HOME/unmask/stubs`, or `~/.cache/unmask/stubs`; see `user_folder`."""
     if chosen := os.environ.get("UNMASK_STUBS"):
         return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unmask" / "stubs"
+    return user_folder("XDG_CACHE_HOME", ".cache") / "stubs"
 
 
 def generate() -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,7 +12,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from detector.cpus import available_cpus
 from detector.errors import UsageError
 from detector.worker_settings import WorkerSettings
-from serve.errors import PortTaken
+from serve.folders import user_folder
 
 MODEL = "detector"
 LOOPBACK = "127.0.0.1"
@@ -29,8 +28,8 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 
 
 def default_state_dir() -> Path:
-    """`$XDG_STATE_HOME/unmask`, or `~/.local/state/unmask` (XDG base directory specification)."""
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "unmask"
+    """`$XDG_STATE_HOME/unmask`, or `~/.local/state/unmask`. Raises `FileError`; see `user_folder`."""
+    return user_folder("XDG_STATE_HOME", ".local/state")
 
 
 class Settings(BaseSettings):
@@ -41,18 +40,19 @@ class Settings(BaseSettings):
     artifacts: Annotated[tuple[Path, ...], NoDecode] = Field(
         default=(Path("artifacts"),),
         min_length=1,
-        description="Folder that `unmask export` wrote; more of them for more versions, the first being the default one.",
+        description="Folder that `unmask export` wrote; name several to serve several versions, the default one first.",
     )
     archive: Literal["onnx", "int8", "fp16", "torchscript"] = Field(
-        default="onnx", description="Which of its archives to serve: onnx is float32, int8 for CPUs with VNNI, fp16 for GPUs."
+        default="onnx", description="Archive to serve: onnx is float32, int8 suits CPUs with VNNI, fp16 suits GPUs."
     )
     state: Path = Field(
-        default_factory=default_state_dir, description="Folder for rendered files, logs and metrics; one server each."
+        default_factory=default_state_dir,
+        description="Folder for the server's files, logs and metrics; each server needs its own.",
     )
     host: str = Field(
         default=LOOPBACK,
-        pattern=r"^[^:/\s]+$",  # TorchServe's address pattern leaves no room for IPv6
-        description="IPv4 address or name for REST, gRPC and supervisor; management stays on loopback.",
+        pattern=r"^[^:/\s]+$",  # TorchServe's pattern for addresses does not take IPv6
+        description="IPv4 address or host name for REST, gRPC and the supervisor; management stays on loopback.",
     )
     rest_port: Port = Field(default=8080, description="Port for predictions over HTTP; 0 picks a free one.")
     grpc_port: Port = Field(default=7070, description="Port for predictions over gRPC; 0 picks a free one.")
@@ -61,54 +61,63 @@ class Settings(BaseSettings):
     metrics_port: Port = Field(default=8082, description="Port for TorchServe's own metrics; 0 picks a free one.")
     grpc_management_port: Port = Field(default=7071, description="Port for management over gRPC; 0 picks a free one.")
     device: Literal["cpu", "cuda", "tensorrt"] = Field(
-        default="cpu", description="Where the model runs; tensorrt needs NVIDIA's libraries of that name beside CUDA."
+        default="cpu", description="Where the model runs; tensorrt needs NVIDIA's TensorRT libraries besides CUDA."
     )
     cuda_graphs: bool = Field(
-        default=False, description="On a GPU, record each batch size as one CUDA graph when the worker starts."
+        default=False, description="Record each batch size as a CUDA graph when a worker starts (GPU only)."
     )
     workers: int = Field(
-        default=0, ge=0, le=256, description="Worker processes of each version; 0: one a CPU, at most 8 (GPU: one)."
+        default=0,
+        ge=0,
+        le=256,
+        description="Worker processes of each version; 0 starts one per CPU, at most 8, or one on a GPU.",
     )
-    threads: int = Field(default=0, ge=0, description="Threads of each worker; 0: the CPUs this process may use, shared out.")
-    batch_size: int = Field(default=8, ge=1, le=1024, description="Most requests that a worker takes at once.")
+    threads: int = Field(
+        default=0, ge=0, description="Threads of each worker; 0 divides the available CPUs among the workers."
+    )
+    batch_size: int = Field(default=8, ge=1, le=1024, description="The most requests in one batch.")
     max_batch_delay: int = Field(
         default=0,
         ge=0,
-        description="Milliseconds that a request waits for others to join its batch; 0: what waits already joins.",
+        description="Milliseconds that a request waits for others to join its batch; 0 batches only what is already queued.",
     )
     queue_size: int = Field(
-        default=100, ge=1, description="Requests that may wait for each version; more are refused with 503."
+        default=100, ge=1, description="The most requests that wait for each version; further ones get 503."
     )
     max_body_bytes: int = Field(
         default=WorkerSettings.max_body_bytes,
         ge=1024,
         le=2**29,
-        description="Largest request that is accepted, photo or JSON, in bytes.",
+        description="The largest request, photo or JSON, in bytes.",
     )
-    max_photos: int = Field(
-        default=WorkerSettings.max_photos, ge=1, le=1024, description="Most photos that one request may have."
-    )
+    max_photos: int = Field(default=WorkerSettings.max_photos, ge=1, le=1024, description="The most photos in one request.")
     response_timeout: int = Field(
         default=30, ge=1, description="Seconds after which a worker that does not answer is replaced."
     )
     startup_timeout: int = Field(default=110, ge=1, description="Seconds that the workers may take to load the model.")
-    drain_limit: float = Field(default=30, ge=0, description="Seconds that requests in hand may take to finish after TERM.")
+    warm_up_connections: int = Field(
+        default=20,
+        ge=0,
+        le=1000,
+        description="Connections over each protocol that warm up the server before it is ready; 0 turns the warm-up off.",
+    )
+    drain_limit: float = Field(default=30, ge=0, description="Seconds that unfinished requests may take after TERM.")
     drain_grace: float = Field(
         default=0,
         ge=0,
-        description="Seconds to go on serving after TERM, for load balancers to notice; then new requests get 503.",
+        description="Seconds to accept requests after TERM, until load balancers notice; then new requests get 503.",
     )
     grpc_connection_age: int = Field(
         default=60,
         ge=1,
-        description="Seconds after which a gRPC connection is asked to begin anew, so that clients find new servers.",
+        description="Seconds after which clients must open their gRPC connection again, and so find new servers.",
     )
     token_auth: bool = Field(
-        default=False, description="Ask for a token with each prediction; `unmask serve token` prints it."
+        default=False, description="Require a token with each prediction; `unmask serve token` prints it."
     )
-    token_minutes: int = Field(default=60, ge=1, le=525_600, description="Minutes for which a token is good.")
+    token_minutes: int = Field(default=60, ge=1, le=525_600, description="Minutes for which a token is valid.")
     java_options: str = Field(default="", description="More options for the JVM, separated by spaces.")
-    log_level: Literal["ERROR", "WARN", "INFO", "DEBUG"] = Field(default="WARN", description="Least severity that is logged.")
+    log_level: Literal["ERROR", "WARN", "INFO", "DEBUG"] = Field(default="WARN", description="Lowest severity that is logged.")
 
     @field_validator("artifacts", mode="before")
     @classmethod
@@ -118,12 +127,12 @@ class Settings(BaseSettings):
 
     @property
     def worker_count(self) -> int:
-        """Workers of each version after 0 has been replaced by what fits this machine."""
+        """Workers of each version, where 0 becomes what suits this machine."""
         return self.workers or (min(available_cpus(), 8) if self.device == "cpu" else 1)
 
     @property
     def worker_threads(self) -> int:
-        """Threads of each worker after 0 has been replaced."""
+        """Threads of each worker, where 0 becomes its share of the CPUs."""
         return self.threads or max(1, available_cpus() // self.worker_count)
 
     @property
@@ -140,44 +149,12 @@ class Settings(BaseSettings):
         }
 
     def bind_host(self, port_field: str) -> str:
-        """The address that a port is bound on: what only operators need stays on loopback."""
+        """The address that a port is bound to; what only operators need stays on loopback."""
         return self.host if port_field in ("rest_port", "grpc_port", "supervisor_port") else LOOPBACK
 
     def connect_host(self) -> str:
-        """Where this machine reaches what is bound on `host`."""
+        """The address at which this machine reaches `host`."""
         return LOOPBACK if self.host == "0.0.0.0" else self.host  # noqa: S104
-
-    def with_ports(self) -> Settings:
-        """The settings with free ports in place of zeros. Raises `PortTaken`, naming the port, when one is not to be had."""
-        held: list[socket.socket] = []
-        ports: dict[str, int] = {}
-        try:
-            for field, purpose in PORTS.items():
-                port, host = getattr(self, field), self.bind_host(field)
-                try:
-                    held.append(_listening(host, port))
-                except OSError as error:
-                    flag = "--" + field.replace("_", "-")
-                    raise PortTaken(
-                        f"port {port} ({purpose}) is not free on {host} ({error.strerror}); choose another with {flag}"
-                    ) from None
-                ports[field] = held[-1].getsockname()[1]
-        finally:
-            for listener in held:
-                listener.close()
-        return self.model_copy(update=ports)
-
-
-def _listening(host: str, port: int) -> socket.socket:
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port in TIME_WAIT is free to listen on
-        listener.bind((host, port))
-        listener.listen(1)
-    except OSError:
-        listener.close()
-        raise
-    return listener
 
 
 def load_settings(given: dict[str, Any]) -> Settings:

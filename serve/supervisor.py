@@ -23,6 +23,7 @@ from serve.health import Health, HealthServer
 from serve.jvm.patches import DRAINING, REFUSING
 from serve.logs import last_line, worker_exception
 from serve.management import Management, ModelStatus
+from serve.ports import reserved_ports
 from serve.record import FILE, Record, management_url, record_of, take_lock
 from serve.render import Command, Layout, render
 from serve.settings import Settings
@@ -91,8 +92,12 @@ class Supervisor:
         Raises `FileError` when the artifacts are not what their manifest says, `PortTaken`, `AlreadyRunning`,
         `StartupFailed` with the reason when the model does not get ready, and `ServerDied` when TorchServe ends by itself.
         """
-        settings = self._settings
-        with take_lock(settings.state), tempfile.TemporaryDirectory(prefix="unmask-", ignore_cleanup_errors=True) as temporary:
+        with (
+            take_lock(self._settings.state),
+            reserved_ports(self._settings) as settings,
+            tempfile.TemporaryDirectory(prefix="unmask-", ignore_cleanup_errors=True) as temporary,
+        ):
+            self._settings = settings
             layout = self._layout = Layout(settings.state.resolve(), Path(temporary))
             shutil.rmtree(layout.metrics, ignore_errors=True)
             shutil.rmtree(layout.work, ignore_errors=True)
@@ -106,7 +111,7 @@ class Supervisor:
                 record = record_of(settings, layout.logs, keys)
                 record.save(layout.state)
                 self._await_ready()
-                warm_up(record, read_keys(keys).inference if keys else "", self._stop)
+                warm_up(record, read_keys(keys).inference if keys else "", settings.warm_up_connections, self._stop)
                 self._warm = True
                 if not self._stop.is_set():
                     self._announce(record)

@@ -13,25 +13,25 @@ from serve.client import GrpcClient, RestClient
 from serve.errors import StartupFailed
 from serve.record import Record
 
-# Over each protocol: the JVM loads and compiles what answers a request while it answers the first ones, and each new
-# connection goes to the next of its threads, which makes its buffers then.
-CONNECTIONS, REQUESTS = 20, 3
+# On each connection: the JVM loads and compiles what answers a request while it answers the first ones.
+REQUESTS = 3
 
 
-def warm_up(record: Record, token: str, stop: threading.Event) -> None:
+def warm_up(record: Record, token: str, connections: int, stop: threading.Event) -> None:
     """Ask for a grey photo's verdict over REST and gRPC; ends early when `stop` is set.
 
-    token: of a server that asks for one. These requests are in the server's metrics like any other.
+    token: of a server that asks for one. connections: of each protocol; each goes to the next of the JVM's threads, which
+    then allocates its buffers. These requests are in the server's metrics like any other.
     Raises `StartupFailed` when the server gives no verdict, `ServerUnreachable` when it does not answer.
     """
     out = BytesIO()
     Image.new("RGB", (256, 256), (128, 128, 128)).save(out, "JPEG")
-    doors: tuple[Callable[[], RestClient | GrpcClient], ...] = (
+    protocols: tuple[Callable[[], RestClient | GrpcClient], ...] = (
         lambda: RestClient(record.rest_url, token=token),
         lambda: GrpcClient(record.grpc_target, token=token),
     )
-    for door in doors * CONNECTIONS:
-        with closing(door()) as client:
+    for connect in protocols * connections:
+        with closing(connect()) as client:
             for _ in range(REQUESTS):
                 if stop.is_set():
                     return

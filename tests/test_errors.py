@@ -46,7 +46,7 @@ def test_each_status_is_an_http_error(errors):
     assert {kind.__name__: kind.status for kind in errors if kind.status not in range(400, 600)} == {}
 
 
-@pytest.mark.parametrize("package", ["benchmarks", "detector", "export", "serve", "training"])
+@pytest.mark.parametrize("package", ["benchmarks", "detector", "export", "handlers", "serve", "training"])
 def test_errors_stand_in_one_module_of_their_package(errors, package):
     modules = {kind.__module__ for kind in errors if kind.__module__.partition(".")[0] == package}
     assert modules == {f"{package}.errors"}

@@ -16,7 +16,7 @@ from detector.scorer import Scorer
 from detector.tolerance import LOGIT, TOLERANCES, disagreement
 from handlers.core import Core
 from handlers.engine import Scores
-from handlers.requests import Item
+from handlers.forms.base import Item
 from tests.conftest import ROOT, encode
 
 

@@ -15,7 +15,7 @@ from detector.tolerance import HEATMAP_IN_JSON, disagreement
 from detector.verdict import ModelOutputError
 from handlers.core import Core
 from handlers.explain import explanation
-from handlers.requests import Item
+from handlers.forms.base import Item
 
 GREY = np.full((64, 64, 3), 128, np.uint8)
 

@@ -14,7 +14,7 @@ import sys, pathlib
 from handlers.core import Core
 from handlers.engine import load_engine
 from handlers.metrics import open_metrics
-from handlers.requests import Item
+from handlers.forms.base import Item
 core = Core(load_engine(pathlib.Path(sys.argv[1]), threads=1), open_metrics())
 photo = pathlib.Path(sys.argv[2]).read_bytes()
 core.answer([Item({"data": photo}), Item({"data": b"nothing"}), Item({"data": photo})])

@@ -25,7 +25,8 @@ def start(artifacts: Path, tmp_path: Path) -> Iterator[Callable[..., RunningServ
     servers: list[RunningServer] = []
 
     def begin(folder: Path = artifacts, *flags: str) -> RunningServer:
-        servers.append(RunningServer(folder, tmp_path / f"state{len(servers)}", "--workers", "1", *flags))
+        workers = () if "--workers" in flags else ("--workers", "1")
+        servers.append(RunningServer(folder, tmp_path / f"state{len(servers)}", *workers, *flags))
         return servers[-1]
 
     yield begin

@@ -11,23 +11,37 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from io import StringIO
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import httpx
 import psutil
 
 from serve.client import GrpcClient, RestClient
 from serve.record import Record, find_record
+from unmask.__main__ import main
 
 ROOT = Path(__file__).resolve().parents[2]
+COMMAND = [sys.executable, "-m", "unmask"]
 PATIENCE = 120.0  # seconds; only a hang is that slow
 
 
-def serve(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run `unmask serve …` to its end."""
+def unmask(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `unmask …` in this process, and return what a process would have."""
+    assert arguments[:2] != ("serve", "start"), "a server has a process of its own"
+    argv, out, err = [str(argument) for argument in arguments], StringIO(), StringIO()
+    with mock.patch.dict(os.environ, environment), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main(argv)
+    return subprocess.CompletedProcess(argv, code, out.getvalue(), err.getvalue())
+
+
+def unmask_process(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `unmask …` in a process of its own to its end."""
     return subprocess.run(
-        [sys.executable, "-m", "unmask", "serve", *map(str, arguments)],
+        [*COMMAND, *map(str, arguments)],
         cwd=ROOT,
         env=os.environ | environment,
         capture_output=True,
@@ -35,6 +49,9 @@ def serve(*arguments: str | Path, **environment: str) -> subprocess.CompletedPro
         timeout=PATIENCE,
         check=False,
     )
+
+
+serve, serve_process = partial(unmask, "serve"), partial(unmask_process, "serve")
 
 
 @contextlib.contextmanager
@@ -64,20 +81,9 @@ class RunningServer:
         state.mkdir(parents=True, exist_ok=True)
         self._log = (state / "output.log").open("w+")
         self.process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "unmask",
-                "serve",
-                "start",
-                "--free-ports",
-                "--artifacts",
-                artifacts,
-                "--state",
-                state,
-                *flags,
-            ],
+            [*COMMAND, "serve", "start", "--free-ports", "--artifacts", artifacts, "--state", state, *flags],
             cwd=ROOT,
+            env={"UNMASK_WARM_UP_CONNECTIONS": "1"} | os.environ,
             stdout=self._log,
             stderr=subprocess.STDOUT,
         )

@@ -17,7 +17,7 @@ import psutil
 from serve import grpc_stubs
 from serve.settings import MODEL
 from tests.conftest import encode
-from tests.serve.running import ROOT, RunningServer, asking
+from tests.serve.running import PATIENCE, ROOT, RunningServer, asking
 
 CALLS = 300  # while servers are replaced
 CLIENTS = 6
@@ -65,7 +65,7 @@ def connections(server: RunningServer) -> set[int]:
 def test_a_connection_is_renewed_and_no_call_notices(start, artifacts, photos):
     server = start(artifacts, "--grpc-connection-age", "1").await_ready()
     seen: set[int] = set()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     with calling(server.record.grpc_target, photos[:1]) as outcomes:
         while len(seen) < 3 and time.monotonic() < deadline:
             seen |= connections(server)
@@ -75,7 +75,9 @@ def test_a_connection_is_renewed_and_no_call_notices(start, artifacts, photos):
 
 
 def test_calls_move_to_the_servers_that_stay(start, artifacts, photos):
-    servers = [start(artifacts).await_ready() for _ in range(2)]
+    servers = [start(artifacts) for _ in range(2)]
+    for server in servers:
+        server.await_ready()
     target = "ipv4:" + ",".join(server.record.grpc_target for server in servers)
     large = encode(np.random.default_rng(0).integers(0, 256, (500, 500, 3), np.uint8), "PNG")
     with calling(target, (photos[0], large) * (CLIENTS // 2), channel_options()) as outcomes:
@@ -83,7 +85,7 @@ def test_calls_move_to_the_servers_that_stay(start, artifacts, photos):
             time.sleep(0.05)
         assert all(connections(server) for server in servers)
         servers[0].signal(signal.SIGTERM)
-        assert servers[0].process.wait(60) == 0
+        assert servers[0].process.wait(PATIENCE) == 0
         while outcomes.total() < CALLS:
             time.sleep(0.05)
     assert set(outcomes) == {"OK"}

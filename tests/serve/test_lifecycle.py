@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import socket
-import statistics
 import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -17,10 +17,14 @@ from typing import Any
 import psutil
 import pytest
 
-from detector import Manifest, sha256
+from detector import FileError, Manifest, sha256
+from serve.artifacts import install_archives
 from serve.client import GrpcClient, RestClient
-from serve.record import find_record
-from tests.serve.running import asking, serve, survivors
+from serve.record import find_record, record_of
+from serve.render import Layout
+from serve.settings import Settings
+from serve.warm_up import REQUESTS
+from tests.serve.running import PATIENCE, asking, serve, serve_process, survivors
 
 pytestmark = pytest.mark.serve
 
@@ -47,62 +51,55 @@ def test_it_is_live_but_not_ready_until_the_workers_are_and_idle_it_ends_soon(st
 
     signalled = time.monotonic()
     server.signal(signal.SIGTERM)
-    assert server.process.wait(60) == 0
+    assert server.process.wait(PATIENCE) == 0
     assert time.monotonic() - signalled < starting / 2  # left alone, TorchServe takes two seconds more
 
 
-def test_a_server_is_found_after_the_clock_was_set(start, monkeypatch):
-    server = start()
-    found = server.record
-    earlier = psutil.boot_time() - 3600
-    monkeypatch.setattr("psutil._pslinux.boot_time", lambda: earlier)
-    assert psutil.boot_time() == earlier
-    assert find_record(server.state) == found
+def test_a_server_is_found_after_the_clock_was_set(monkeypatch, tmp_path):
+    record = record_of(Settings(), tmp_path, None)
+    record.save(tmp_path)
+    (tmp_path / "proc").mkdir()
+    for entry in Path("/proc").iterdir():
+        (tmp_path / "proc" / entry.name).symlink_to(entry)
+    boot_time, stat = psutil.boot_time(), tmp_path / "proc" / "stat"
+    stat.unlink()
+    stat.write_text(re.sub(r"(?m)^btime .*", f"btime {boot_time - 3600:.0f}", Path("/proc/stat").read_text()))
+    monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path / "proc"))
+    assert psutil.boot_time() == boot_time - 3600
+    assert find_record(tmp_path) == record
 
 
-@pytest.mark.parametrize("grpc", [False, True])
-def test_the_first_client_waits_no_longer_than_the_others(start, photos, grpc):
-    def first_to_median() -> float:
-        server = start().await_ready()
-        record, times = server.record, []
-        for photo in photos[:15]:
-            time.sleep(0.1)  # for all alike: after a pause any request takes half as long again, since the processor sleeps
-            with closing(GrpcClient(record.grpc_target) if grpc else RestClient(record.rest_url)) as client:
+def test_the_warm_up_spares_the_first_client_most_of_its_wait(start, artifacts, photos):
+    def first(server) -> list[float]:
+        """Seconds of the first request over REST and over gRPC."""
+        times = []
+        for client in (RestClient(server.record.rest_url), GrpcClient(server.record.grpc_target)):
+            with closing(client):
                 begun = time.perf_counter()
-                assert client.predict(photo)["ok"]
+                assert client.predict(photos[0])["ok"]
                 times.append(time.perf_counter() - begun)
-        server.stop()
-        return times[0] / statistics.median(times[1:])
+        return times
 
-    # Without the warm-up it takes two and a half times as long, and over gRPC twelve, every time; other work on the machine
-    # may strike the one request that counts.
-    ratios = (first_to_median() for _ in range(3))
-    assert any(ratio < 2 for ratio in ratios)
+    def compared() -> bool:
+        cold = start(artifacts, "--warm-up-connections", "0").await_ready()
+        without = first(cold)
+        cold.stop()
+        warm = start(artifacts, "--warm-up-connections", "20").await_ready()
+        assert warm.metric("unmask_request_seconds_count") == 20 * 2 * REQUESTS
+        rest, grpc = first(warm)
+        warm.stop()
+        return rest < without[0] and grpc < without[1] / 2
 
-
-def test_a_killed_worker_is_replaced_and_a_killed_jvm_ends_the_server(start, photos):
-    server = start().await_ready()
-    assert server.record.rest_url in server.output
-    worker = server.workers()[0]
-    worker.kill()
-    while server.probe("readyz")[0] == 200:
-        time.sleep(0.02)
-    server.await_ready()
-    assert server.predict(photos[0])["ok"]
-    assert server.metric("unmask_worker_restarts_total") == 1
-
-    family = server.family()
-    server.jvm.kill()
-    assert server.process.wait(60) == 1
-    assert "server_died" in server.output
-    assert survivors(family) == []
-    assert find_record(server.state) is None
+    # Over REST the first request takes two and a half times as long without, and over gRPC twelve; other work on the
+    # machine may strike one of the few that count.
+    assert any(compared() for _ in range(3))
 
 
 def test_a_worker_killed_under_load_takes_its_batch_with_it_and_nothing_else(artifacts, start, photos):
     begun = time.monotonic()
     server = start(artifacts, "--workers", "2", "--batch-size", "4").await_ready()
     starting = time.monotonic() - begun
+    assert server.record.rest_url in server.output
     outcomes: list[dict[str, Any]] = []
 
     def ask(number: int) -> None:
@@ -117,7 +114,8 @@ def test_a_worker_killed_under_load_takes_its_batch_with_it_and_nothing_else(art
             time.sleep(0.02)
         answered = len(outcomes)
         server.await_ready()
-        assert time.monotonic() - killed < starting + 1  # the second that TorchServe waits before it starts another
+        # As long as a start, with the second that TorchServe waits before; under load, so twice that.
+        assert time.monotonic() - killed < 2 * starting + 1
         assert len(outcomes) > answered  # by the one that was left
     failed = [body for body in outcomes if not body["ok"]]
     assert len(failed) <= 4, failed
@@ -126,29 +124,37 @@ def test_a_worker_killed_under_load_takes_its_batch_with_it_and_nothing_else(art
     assert {body["error"]["message"] for body in failed} <= {"Worker died."}
     assert server.metric("unmask_worker_restarts_total") == 1
 
+    family = server.family()
+    server.jvm.kill()
+    assert server.process.wait(PATIENCE) == 1
+    assert "server_died" in server.output
+    assert survivors(family) == []
+    assert find_record(server.state) is None
+
 
 def test_stop_drains_what_is_in_hand_and_leaves_no_process(artifacts, tmp_path, slow_photo):
     state = tmp_path / "state"
-    begun = serve("start", "--background", "--free-ports", "--artifacts", artifacts, "--state", state, "--workers", "1")
+    begun = serve_process(
+        "start", "--background", "--free-ports", "--artifacts", artifacts, "--state", state, "--workers", "1"
+    )
     assert begun.returncode == 0, begun.stderr
     record = find_record(state)
     assert record is not None
     try:
-        status = json.loads(serve("status", "--state", state).stdout)
+        status = json.loads(serve_process("status", "--state", state).stdout)
         assert status["running"] is status["ready"] is True
         assert status["rest"] == record.rest_url
-        second = serve("start", "--free-ports", "--artifacts", artifacts, "--state", state)
+        second = serve_process("start", "--free-ports", "--artifacts", artifacts, "--state", state)
         assert second.returncode == 1
         assert f"process {record.pid}" in second.stderr
 
         supervisor = psutil.Process(record.pid)
         family = [supervisor, *supervisor.children(recursive=True)]
         client = RestClient(record.rest_url)
-        with ThreadPoolExecutor(13) as pool, closing(client):
-            client.predict(slow_photo)
-            waiting = [pool.submit(client.predict, slow_photo) for _ in range(12)]
+        with ThreadPoolExecutor(9) as pool, closing(client):
+            waiting = [pool.submit(client.predict, slow_photo) for _ in range(8)]
             waiting[0].result()
-            stopped = pool.submit(serve, "stop", "--state", state)
+            stopped = pool.submit(serve_process, "stop", "--state", state)
             assert all(w.result()["ok"] for w in waiting)
             assert stopped.result().returncode == 0
     finally:
@@ -175,7 +181,7 @@ def test_term_makes_it_unready_at_once_while_requests_finish(start, slow_photo):
         verdicts = [w.result() for w in waiting]
         assert sum(v["ok"] for v in verdicts) >= begun
         assert {v["error"]["code"] for v in verdicts if not v["ok"]} <= {"overloaded"}, "accepted, and not answered"
-    assert server.process.wait(60) == 0
+    assert server.process.wait(PATIENCE) == 0
     assert survivors(family) == []
 
 
@@ -185,16 +191,18 @@ def test_term_during_the_start_ends_it_cleanly(start):
         time.sleep(0.02)
     family = server.family()
     server.signal(signal.SIGTERM)
-    assert server.process.wait(60) == 0
+    assert server.process.wait(PATIENCE) == 0
     assert survivors(family) == []
     assert "ready after" not in server.output
 
 
 def test_a_killed_supervisor_takes_torchserve_with_it(start):
-    server = start().await_ready()
-    family = server.family()
+    server = start()
+    while len(family := server.family()) < 3:  # the JVM and its worker
+        assert server.process.poll() is None, server.output
+        time.sleep(0.02)
     server.process.kill()
-    assert survivors(family, 30) == []
+    assert survivors(family, PATIENCE) == []
 
 
 def remake(artifacts: Path, out: Path, **changed: bytes) -> Path:
@@ -233,42 +241,61 @@ def test_a_model_that_can_not_be_loaded_is_never_ready_and_the_reason_is_told(st
 
 def test_a_handler_that_can_not_be_imported_is_told_too(start, artifacts, tmp_path):
     server = start(remake(artifacts, tmp_path / "broken", detector_handler__py=b"import no_such_module\n"))
-    assert server.process.wait(60) == 1
+    assert server.process.wait(PATIENCE) == 1
     assert "no_such_module" in server.output
 
 
-@pytest.mark.parametrize("harm", ["archive changed", "archive gone", "manifest gone", "manifest garbled"])
-def test_artifacts_that_are_not_what_the_manifest_says_are_refused(harm, artifacts, tmp_path):
+@pytest.mark.parametrize(
+    ("harm", "name"),
+    [
+        ("changed", "detector-onnx.mar"),
+        ("changed", "detector-torchscript.mar"),
+        ("changed", "model.onnx"),
+        ("changed", "manifest.json"),
+        ("gone", "detector-onnx.mar"),
+        ("gone", "manifest.json"),
+    ],
+)
+def test_artifacts_that_are_not_what_the_manifest_says_are_refused(harm, name, artifacts, tmp_path):
     folder = tmp_path / "artifacts"
-    folder.mkdir()
-    manifest, name = artifacts / "manifest.json", "detector-onnx.mar"
-    (folder / "manifest.json").write_bytes(manifest.read_bytes())
-    (folder / name).write_bytes((artifacts / name).read_bytes() + b"x")
-    if harm == "archive gone":
+    shutil.copytree(artifacts, folder)
+    if harm == "gone":
         (folder / name).unlink()
-    elif harm == "manifest gone":
-        (folder / "manifest.json").unlink()
-    elif harm == "manifest garbled":
-        (folder / "manifest.json").write_text("{")
-    done = serve("start", "--free-ports", "--artifacts", folder, "--state", tmp_path / "state")
+    else:
+        (folder / name).write_bytes((folder / name).read_bytes()[:-2])
+    with pytest.raises(FileError, match=re.escape(name)):
+        install_archives(Settings(artifacts=(folder,)), Layout(tmp_path / "state", tmp_path))
+
+
+def test_a_changed_file_keeps_the_server_from_starting(artifacts, tmp_path):
+    shutil.copytree(artifacts, tmp_path / "artifacts")
+    (tmp_path / "artifacts" / "model.onnx").write_bytes(b"changed")
+    done = serve_process("start", "--free-ports", "--artifacts", tmp_path / "artifacts", "--state", tmp_path / "state")
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
     assert len(done.stderr.splitlines()) == 1
-    assert ("manifest.json" if "manifest" in harm else name) in done.stderr
+    assert "model.onnx" in done.stderr
+
+
+def test_a_file_of_the_manifest_that_is_not_needed_may_be_left_out(artifacts, tmp_path):
+    folder = tmp_path / "artifacts"
+    shutil.copytree(artifacts, folder, ignore=shutil.ignore_patterns("model.onnx", "*torchscript*"))
+    layout = Layout(tmp_path / "state", tmp_path)
+    assert install_archives(Settings(artifacts=(folder,)), layout) == {"1.0": "detector-onnx-1.mar"}
 
 
 def test_a_taken_port_is_named(artifacts, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         flags = ("--free-ports", "--grpc-port", str(port), "--state", tmp_path)
-        done = serve("start", "--artifacts", artifacts, *flags)
+        done = serve_process("start", "--artifacts", artifacts, *flags)
     assert done.returncode == 1
     assert f"port {port} (gRPC)" in done.stderr
 
 
 def test_a_state_folder_that_can_not_be_written_is_refused_in_one_line(artifacts, tmp_path):
     (tmp_path / "file").write_text("not a folder")
-    result = serve("start", "--free-ports", "--artifacts", artifacts, "--state", tmp_path / "file" / "state")
+    result = serve_process("start", "--free-ports", "--artifacts", artifacts, "--state", tmp_path / "file" / "state")
     assert result.returncode == 1
     assert result.stderr.startswith("error: ")
     assert "--state" in result.stderr

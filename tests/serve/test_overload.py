@@ -57,10 +57,12 @@ def test_ten_times_too_much_is_refused_at_once_and_what_is_admitted_waits_a_boun
         small_server.predict(slow_photo)
         alone.append(time.perf_counter() - start)
     service = statistics.median(alone)
+    # In the queue, in the worker, and as much again because the clients take their share of the same CPUs.
+    bound = 4 * (QUEUE + 2 * BATCH) * service
     answers = asyncio.run(open_loop(small_server.record.rest_url, slow_photo, 10 / service, max(3.0, 20 * service)))
     recovered = time.perf_counter()
     assert small_server.predict(slow_photo)["ok"]
-    assert time.perf_counter() - recovered < 2 + service
+    assert time.perf_counter() - recovered < bound
     assert small_server.probe("readyz")[0] == 200
 
     admitted = sorted(seconds for seconds, response in answers if response.status_code == 200)
@@ -73,8 +75,7 @@ def test_ten_times_too_much_is_refused_at_once_and_what_is_admitted_waits_a_boun
         assert "[overloaded]" in response.json()["message"]
     assert all("Retry-After" not in response.headers for _, response in answers if response.status_code == 200)
     assert statistics.median(seconds for seconds, _ in refused) < statistics.median(admitted) / 2
-    # In the queue, in the worker, and as much again because the clients take their share of the same CPUs.
-    assert admitted[int(len(admitted) * 0.99)] < 4 * (QUEUE + 2 * BATCH) * service
+    assert admitted[int(len(admitted) * 0.99)] < bound
 
 
 def test_over_grpc_a_full_queue_is_resource_exhausted(small_server, slow_photo):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 
 import pytest
 
 from detector import UsageError
 from detector.cpus import available_cpus
 from serve.errors import PortTaken
-from serve.settings import PORTS, Settings, load_settings
+from serve.ports import reserved_ports
+from serve.settings import LOOPBACK, PORTS, Settings, load_settings
 
 
 def test_flags_come_before_variables_and_variables_before_defaults(monkeypatch):
@@ -32,7 +34,7 @@ def test_threads_are_the_cpus_shared_out_among_the_workers():
     [
         ({"workers": -1}, "workers"),
         ({"archive": "keras"}, "archive"),
-        ({"rest_port": 70000}, "rest_port"),
+        ({"rest_port": 70000}, "UNMASK_REST_PORT"),
         ({"wrkers": 1}, "wrkers"),
     ],
 )
@@ -48,18 +50,34 @@ def test_every_setting_has_a_sentence():
 
 
 def test_zero_takes_free_ports_all_different():
-    settings = load_settings(dict.fromkeys(PORTS, 0)).with_ports()
-    ports = [getattr(settings, field) for field in PORTS]
-    assert len(set(ports)) == len(PORTS)
+    wanted = load_settings(dict.fromkeys(PORTS, 0))
+    with reserved_ports(wanted) as one, reserved_ports(wanted) as other:
+        ports = [getattr(settings, field) for settings in (one, other) for field in PORTS]
+    assert len(set(ports)) == 2 * len(PORTS)
     assert all(ports)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ports are held on Linux")
+def test_a_picked_port_is_given_to_nobody_else_until_the_server_has_it():
+    with reserved_ports(load_settings(dict.fromkeys(PORTS, 0))) as settings:
+        address = LOOPBACK, settings.rest_port
+        with socket.socket() as other, pytest.raises(OSError, match="in use"):
+            other.bind(address)
+        with socket.create_server(address) as server, socket.create_connection(address) as client:
+            client.sendall(b"x")
+            connection, _ = server.accept()
+            with connection:
+                assert connection.recv(1) == b"x"
 
 
 @pytest.mark.parametrize("field", PORTS)
 def test_a_taken_port_is_named_with_its_purpose_and_flag(field):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(PortTaken, match=rf"port {port} \({PORTS[field]}\).*--{field.replace('_', '-')}"):
-            load_settings(dict.fromkeys(PORTS, 0) | {field: port}).with_ports()
+        settings = load_settings(dict.fromkeys(PORTS, 0) | {field: port})
+        match = rf"port {port} \({PORTS[field]}\).*--{field.replace('_', '-')}"
+        with pytest.raises(PortTaken, match=match), reserved_ports(settings):
+            pytest.fail("it was reserved all the same")
 
 
 @pytest.mark.parametrize(

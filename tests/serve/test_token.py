@@ -13,7 +13,7 @@ import pytest
 
 from serve.client import GrpcClient, RestClient
 from serve.tokens import read_keys
-from tests.serve.running import RunningServer, serve
+from tests.serve.running import RunningServer, serve, serve_process, unmask
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +25,8 @@ def guarded(artifacts, tmp_path_factory):
         running.stop()
 
 
-def token(server, *flags):
-    done = serve("token", "--state", server.state, *flags)
+def token(server, *flags, run=serve):
+    done = run("token", "--state", server.state, *flags)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -43,7 +43,7 @@ def test_predictions_need_the_token_that_the_command_prints(guarded, photos):
         for answer in ask(guarded, photos[0], wrong):
             assert answer["error"]["code"] == "token_refused"
             assert "unmask serve token" in answer["error"]["message"]
-    for answer in ask(guarded, photos[0], token(guarded)):
+    for answer in ask(guarded, photos[0], token(guarded, run=serve_process)):
         assert answer["ok"], answer
 
 
@@ -57,12 +57,12 @@ def test_the_supervisors_pages_need_none_and_every_page_of_torchserve_does(guard
 
 
 def test_the_command_line_finds_the_token_of_a_server_that_runs_here(guarded, photo_files):
-    known = serve("predict", "--state", guarded.state, photo_files[0])
+    known = unmask("predict", "--state", guarded.state, photo_files[0])
     assert json.loads(known.stdout)["ok"]
     named = ("--url", guarded.record.rest_url, photo_files[0])
-    elsewhere = serve("predict", "--state", guarded.state, *named)
+    elsewhere = unmask("predict", "--state", guarded.state, *named)
     assert json.loads(elsewhere.stdout)["error"]["code"] == "token_refused", "a token goes to nobody but its own server"
-    assert json.loads(serve("predict", *named, UNMASK_TOKEN=token(guarded)).stdout)["ok"]
+    assert json.loads(unmask("predict", *named, UNMASK_TOKEN=token(guarded)).stdout)["ok"]
     assert serve("promote", "1.0", "--state", guarded.state).returncode == 0
 
 

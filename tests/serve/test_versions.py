@@ -15,7 +15,7 @@ import pytest
 from detector import Manifest, sha256
 from export.archive import write_archive
 from serve.client import GrpcClient, RestClient
-from tests.serve.running import RunningServer, serve
+from tests.serve.running import RunningServer, serve, serve_process
 
 OLD, NEW = "1.0", "2.0-candidate"
 
@@ -98,7 +98,7 @@ def test_promotion_under_load_loses_no_request_and_afterwards_only_the_new_versi
             for version, before in ((NEW, OLD), (OLD, NEW)):
                 wait_for(150)
                 steady.append((time.monotonic(), before))
-                done = promote(both, version)
+                done = serve_process("promote", version, "--state", both.state)
                 steady.append((time.monotonic(), version))
                 assert done.returncode == 0, done.stderr
                 assert done.stdout == f"{version} is the default version (before: {before})\n"
@@ -133,7 +133,7 @@ def test_the_default_version_outlives_its_workers_and_not_the_server(both, photo
 
 def test_two_folders_of_one_version_are_refused(artifacts, tmp_path):
     variable = {"UNMASK_ARTIFACTS": f"{artifacts}{os.pathsep}{artifacts}"}
-    refused = serve("start", "--free-ports", "--state", tmp_path, **variable)
+    refused = serve_process("start", "--free-ports", "--state", tmp_path, **variable)
     assert refused.returncode == 2
     assert f"both hold version {OLD}" in refused.stderr
     assert "unmask export --version" in refused.stderr

@@ -41,7 +41,7 @@ def start(*, settings: ServerSettings = None, free_ports: Switch = False, backgr
         return code
     from serve.supervisor import Supervisor
 
-    return Supervisor(settings.with_ports()).run()
+    return Supervisor(settings).run()
 
 
 def stop(*, state: State = None) -> int:

@@ -1,0 +1,13 @@
+"""The forms that a request can have, each in a module of its own: how its photos are read and how it is answered."""
+
+from __future__ import annotations
+
+from handlers.forms.base import Form
+from handlers.forms.fields import Fields
+from handlers.forms.kserve_v1 import KServeV1
+from handlers.forms.kserve_v2 import KServeV2
+from handlers.forms.single import Single
+
+# A request has the first of these that accepts it.
+FORMS: tuple[Form, ...] = (KServeV1(), KServeV2(), Fields(), Single())
+SINGLE, KSERVE_V2 = FORMS[-1], FORMS[1]
