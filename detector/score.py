@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
-from detector.batches import decoded_batches
+from detector.decode.batches import decoded_batches
 from detector.errors import FileError, UnmaskError, UsageError
 from detector.files import PHOTO_SUFFIXES, files_below, has_photo_suffix, shown
 from detector.scorer import Scorer

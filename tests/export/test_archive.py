@@ -27,7 +27,7 @@ def test_torchserve_finds_its_manifest_the_model_and_the_entry_point(artifacts, 
         "serializedFile": ARCHIVES[archive],
         "handler": "detector_handler.py",
     }
-    assert {"detector_handler.py", "manifest.json", "detector/decode.py", "handlers/detector_handler.py"} <= names
+    assert {"detector_handler.py", "manifest.json", "detector/decode/image.py", "handlers/detector_handler.py"} <= names
     assert {n for n in names if n.startswith("model.")} == {ARCHIVES[archive]}
 
 

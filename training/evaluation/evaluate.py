@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from detector.batches import decoded_batches
+from detector.decode.batches import decoded_batches
 from detector.errors import UnmaskError, UsageError
 from detector.files import shown
 from detector.scorer import Scorer

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from detector.batches import decode_file
+from detector.decode.batches import decode_file
 from detector.errors import UnmaskError
 from detector.overlay import overlaid
 from detector.spec import ImageSpec

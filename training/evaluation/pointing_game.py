@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from detector.batches import decoded_batches
+from detector.decode.batches import decoded_batches
 from detector.errors import UnmaskError
 from detector.spec import ImageSpec
 from training.data.pseudo_fakes import pseudo_fake, self_blend

@@ -1,4 +1,4 @@
-"""Decode an encoded photo to the pixels that a model sees; training, export, serving and benchmarks all use this."""
+"""Decode one encoded photo."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile
 
+from detector.decode.outline import check_outline, check_sides
 from detector.errors import CorruptImage, EmptyImage, ImageError, ImageTooLarge, TruncatedImage, UnsupportedFormat
-from detector.outline import check_outline, check_sides
 from detector.spec import ImageSpec
 
 ACCEPTED_FORMATS = ("JPEG", "PNG", "WEBP")

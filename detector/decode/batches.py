@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.decode import decode_image
+from detector.decode.image import decode_image
 from detector.errors import FileError, ImageError, UnmaskError
 from detector.spec import ImageSpec
 
