@@ -16,9 +16,9 @@ from tests.conftest import encode
 from tests.training.conftest import TINY, fit
 from training.audit.duplicates import find_matches, group_names, group_numbers
 from training.audit.shortcuts import ALL, FEATURES, measure
-from training.data.cache import open_cache
+from training.data.cache import read_photos
 from training.data.facts import facts_of, read_facts
-from training.data.photos import Photo, divide, find_photos, fingerprint
+from training.data.photos import Photo, divide, find_photos
 from training.errors import DataProblem
 from unmask.__main__ import main
 
@@ -172,7 +172,7 @@ def test_equalising_takes_light_compression_away_and_leaves_what_strong_compress
     assert measure(read_facts(photos), labels)["format"] == 1
 
     def of_cached(*, equalise: bool) -> dict[str, float]:
-        cache = open_cache(photos, fingerprint(photos), spec, tmp_path / "cache", equalise=equalise)
+        cache = read_photos(photos, spec, tmp_path / "cache", equalise=equalise).cache
         return measure([facts_of(encode(pixels), str(row)) for row, pixels in enumerate(cache.pixels())], labels)
 
     before, after = of_cached(equalise=False), of_cached(equalise=True)
@@ -191,7 +191,7 @@ def test_groups_and_duplicates_stay_in_one_part(tmp_path: Path) -> None:
         Image.open(tmp_path / "real" / f"{i:03d}.jpg").save(tmp_path / "fake" / f"of{i:03d}.jpg", quality=60)
     photos = find_photos(tmp_path)
     names = group_names(photos, r"^\w+/0(4\d)")
-    groups = group_numbers(len(photos), find_matches(photos, read_facts(photos)), names)
+    groups = group_numbers(len(photos), find_matches(read_facts(photos)), names)
     assert len(photos) - len(set(groups)) == 20 + 10  # each composite with its photo, ten real ones with ten fake ones
     ones = np.ones(len(photos), bool)
     parts, again = (divide(photos, ones, tune=0.1, calibrate=0.1, seed=5, groups=groups) for _ in range(2))
@@ -226,7 +226,7 @@ def test_groups_too_large_for_the_parts_are_refused() -> None:
 
 def test_different_faces_are_not_called_duplicates(shared_dir: Path) -> None:
     photos = find_photos(shared_dir / "data" / "faces")
-    matches = find_matches(photos, read_facts(photos))
+    matches = find_matches(read_facts(photos))
     assert not [m for m in matches if photos[m.first].part != photos[m.second].part]
     assert not [m for m in matches if photos[m.second].label == 0]
     assert len(matches) <= 3  # generated portraits that look like twins, of 1.6 million pairs

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import csv
+import json
+import os
 import shutil
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from detector import ImageSpec, decode_image
 from detector.errors import UsageError
-from tests.training.conftest import draw
-from training.data.cache import open_cache
+from tests.training.conftest import TINY, draw, draw_set, fit
+from training.audit.duplicates import find_matches
+from training.data.cache import read_photos
 from training.data.photos import Photo, counts, divide, find_photos, fingerprint
+from unmask.__main__ import main
 
 SPEC = ImageSpec(size=24)
 
@@ -124,14 +130,14 @@ def test_the_cache_holds_what_decode_image_gives_and_is_made_once(tmp_path: Path
     (tmp_path / "fake" / "001.jpg").write_bytes((tmp_path / "fake" / "001.jpg").read_bytes()[:300])
     (tmp_path / "fake" / "notes.txt").write_text("not a photo at all")
     photos = find_photos(tmp_path)
-    cache = open_cache(photos, fingerprint(photos), SPEC, tmp_path / "cache")
+    cache = read_photos(photos, SPEC, tmp_path / "cache").cache
     assert set(cache.unreadable) == {"fake/001.jpg", "fake/notes.txt"}
     assert "text" in cache.unreadable["fake/notes.txt"]
     for row, photo in enumerate(photos):
         if photo.name not in cache.unreadable:
             np.testing.assert_array_equal(cache.pixels()[row], decode_image(photo.path.read_bytes(), SPEC))
     made = cache.path.stat().st_mtime_ns
-    again = open_cache(photos, fingerprint(photos), SPEC, tmp_path / "cache")
+    again = read_photos(photos, SPEC, tmp_path / "cache").cache
     assert (again.path.stat().st_mtime_ns, again.unreadable) == (made, cache.unreadable)
 
 
@@ -139,7 +145,47 @@ def test_another_spec_or_other_photos_get_a_cache_of_their_own(tmp_path: Path) -
     draw(tmp_path / "real", 2, grain=5, seed=0)
     draw(tmp_path / "fake", 2, grain=5, seed=1)
     photos = find_photos(tmp_path)
-    paths = [open_cache(photos, fingerprint(photos), s, tmp_path / "cache").path for s in (SPEC, ImageSpec(size=32))]
+    paths = [read_photos(photos, s, tmp_path / "cache").cache.path for s in (SPEC, ImageSpec(size=32))]
     draw(tmp_path / "real", 2, grain=5, seed=7)
-    paths.append(open_cache(photos, fingerprint(photos), SPEC, tmp_path / "cache").path)
+    paths.append(read_photos(photos, SPEC, tmp_path / "cache").cache.path)
     assert len(set(paths)) == 3
+
+
+def test_each_file_is_opened_once_for_hash_facts_thumbnail_and_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw(tmp_path / "real", 4, grain=30, seed=0)
+    draw(tmp_path / "fake", 4, grain=30, seed=1)
+    Image.open(tmp_path / "real" / "000.jpg").save(tmp_path / "fake" / "copy.jpg", quality=90)
+    photos = find_photos(tmp_path)
+    opened: list[Path] = []
+    read_bytes = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: opened.append(path) or read_bytes(path))
+    first = read_photos(photos, SPEC, tmp_path / "cache")
+    assert sorted(opened) == sorted(photo.path for photo in photos)
+    again = read_photos(photos, SPEC, tmp_path / "cache")
+    assert len(opened) == 2 * len(photos)
+    assert again == first
+    shutil.rmtree(tmp_path / "real")
+    shutil.rmtree(tmp_path / "fake")
+    matches = find_matches(again.facts)
+    assert [{photos[match.first].name, photos[match.second].name} for match in matches] == [{"real/000.jpg", "fake/copy.jpg"}]
+
+
+@pytest.mark.slow
+def test_any_file_name_trains_and_is_told_in_every_file_of_the_run(tmp_path: Path) -> None:
+    data = draw_set(tmp_path / os.fsdecode(b"d\xe9ta"), train=20, validation=6)
+    odd = os.fsdecode(b"caf\xe9.jpg")
+    for photo in data.glob("*/*/000.jpg"):
+        photo.rename(photo.with_name(odd))
+    (data / "Train" / "Real" / os.fsdecode(b"br\xf6ken.jpg")).write_text("no photo")
+    run = tmp_path / os.fsdecode(b"r\xfcn")
+    assert fit("--data", data, "--out", run, "--epochs", 1, *TINY, "--calibration", "auto") == 0
+    metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    assert list(metrics["unreadable"]) == ["Train/Real/br\\xf6ken.jpg"]
+    assert metrics["calibration"]["method"] == "none", "four photos are held out"
+    names = [row["name"] for row in csv.DictReader((run / "scores.csv").open(encoding="utf-8", newline=""))]
+    assert sum("caf\\xe9.jpg" in name for name in names) == 4
+    assert "d\\xe9ta" in (run / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert main(["audit", str(data), "--out", str(tmp_path / "audit")]) == 0
+    evaluated = ["evaluate", "--checkpoint", str(run / "best_model.pth"), "--data", str(data), "--out", str(tmp_path / "e")]
+    assert main(evaluated) == 0
+    assert main(["calibrate", "--run", str(run), "--data", str(data)]) == 0

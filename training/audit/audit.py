@@ -169,7 +169,7 @@ def audit_photos(photos: Sequence[Photo], facts: Sequence[PhotoFacts], group_by:
         parts=tuple(photo.part for photo in photos),
         labels=tuple(photo.label for photo in photos),
         groups=tuple(group_names(photos, group_by)),
-        matches=tuple(find_matches(photos, facts)),
+        matches=tuple(find_matches(facts)),
         unreadable={photos[row].name: fact.problem for row, fact in enumerate(facts) if fact.problem is not None},
         shortcuts=measure([facts[row] for row in readable], np.array([photos[row].label for row in readable], np.int64)),
     )

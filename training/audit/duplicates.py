@@ -14,9 +14,8 @@ from scipy.ndimage import gaussian_filter
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from detector.decode import decode_image
 from detector.errors import UsageError
-from training.data.facts import SPEC, PhotoFacts, outline_bits
+from training.data.facts import THUMB, PhotoFacts, outline_bits
 from training.data.photos import Photo, checked_pattern
 
 # Measured on 1,800 faces and 1,200 composites. Copies that were re-encoded (down to quality 30), halved or brightened lie
@@ -27,7 +26,6 @@ from training.data.photos import Photo, checked_pattern
 FARTHEST = 64
 ALIKE = 0.87
 _BLUR = 2.0  # standard deviation in pixels of the thumbnail
-_THUMB = 48
 _CROPS = list(product((0.0, 0.02, 0.04), repeat=4))  # what a crop may have taken from each side
 _BLOCK = 2048
 
@@ -43,7 +41,7 @@ class Match:
     likeness: float
 
 
-def find_matches(photos: Sequence[Photo], facts: Sequence[PhotoFacts]) -> list[Match]:
+def find_matches(facts: Sequence[PhotoFacts]) -> list[Match]:
     """Exact and near duplicates among the readable photos, sorted by row.
 
     Of several files with the same bytes each is matched with the first, and the first alone is compared with other pictures.
@@ -55,10 +53,9 @@ def find_matches(photos: Sequence[Photo], facts: Sequence[PhotoFacts]) -> list[M
         if fact.problem is None and (earlier := first.setdefault(fact.sha256, row)) != row:
             matches.append(Match(earlier, row, True, 1.0))
     rows = np.array(sorted(first.values()), np.int64)
-    thumbs: dict[int, Image.Image] = {}
     for i, j in _near(outline_bits([facts[row] for row in rows])):
         a, b = int(rows[i]), int(rows[j])
-        likeness = _likeness(*(_thumb(photos[row], row, thumbs) for row in (a, b)))
+        likeness = _likeness(*(Image.frombytes("L", (THUMB, THUMB), facts[row].thumbnail) for row in (a, b)))
         if likeness >= ALIKE:
             matches.append(Match(a, b, False, likeness))
     return sorted(matches, key=lambda match: (match.first, match.second))
@@ -101,20 +98,13 @@ def _near(bits: NDArray[np.bool_]) -> list[tuple[int, int]]:
     return pairs
 
 
-def _thumb(photo: Photo, row: int, thumbs: dict[int, Image.Image]) -> Image.Image:
-    if row not in thumbs:
-        picture = Image.fromarray(decode_image(photo.path.read_bytes(), SPEC)).convert("L")
-        thumbs[row] = picture.resize((_THUMB, _THUMB), Image.Resampling.BOX)
-    return thumbs[row]
-
-
 def _likeness(a: Image.Image, b: Image.Image) -> float:
     """The highest correlation of either picture's details with the other or a slight crop of it."""
     return max(float((_crops(x) @ _details(np.asarray(y, np.float32).reshape(1, -1))[0]).max()) for x, y in ((a, b), (b, a)))
 
 
 def _crops(picture: Image.Image) -> NDArray[np.float32]:
-    n = _THUMB
+    n = THUMB
     boxes = [(left * n, top * n, n - right * n, n - bottom * n) for left, top, right, bottom in _CROPS]
     resized = [np.asarray(picture.resize((n, n), Image.Resampling.BILINEAR, box=box), np.float32).ravel() for box in boxes]
     return _details(np.stack(resized))
@@ -122,7 +112,7 @@ def _crops(picture: Image.Image) -> NDArray[np.float32]:
 
 def _details(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     """Each picture less its own blur, with mean 0 and length 1; a plain one stays 0 and is like nothing."""
-    pictures = rows.reshape(-1, _THUMB, _THUMB)
+    pictures = rows.reshape(-1, THUMB, THUMB)
     details = (pictures - gaussian_filter(pictures, (0, _BLUR, _BLUR))).reshape(len(rows), -1)
     centred = details - details.mean(axis=1, keepdims=True)
     return centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-3)

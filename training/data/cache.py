@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -15,16 +14,16 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
-from tqdm import tqdm
 
 from detector.decode import decode_image
 from detector.errors import FileError, ImageError
 from detector.files import atomic_write, read_json, write_json
 from detector.spec import ImageSpec
 from training.data.equalise import equalised
-from training.data.photos import Photo
+from training.data.facts import PhotoFacts, read_facts
+from training.data.photos import Photo, fingerprint
 
-VERSION = 1  # a change of decoding that moves pixels makes older caches stale
+VERSION = 2  # a change of decoding that moves pixels makes older caches stale
 
 
 @dataclass(frozen=True)
@@ -42,55 +41,55 @@ class PhotoCache:
         return np.load(self.path, mmap_mode="r")
 
 
-def open_cache(
-    photos: Sequence[Photo],
-    fingerprint: str,
-    spec: ImageSpec,
-    directory: Path,
-    *,
-    equalise: bool = False,
-    progress: bool = False,
-) -> PhotoCache:
-    """The cache of these photos at this spec, made when `directory` has none.
+@dataclass(frozen=True)
+class ReadPhotos:
+    """What one pass over the files of photos gives: the facts of each, the fingerprint of all, and their pixels."""
+
+    facts: list[PhotoFacts]
+    fingerprint: str
+    cache: PhotoCache
+
+
+def read_photos(
+    photos: Sequence[Photo], spec: ImageSpec, kept_in: Path, *, equalise: bool = False, progress: bool = False
+) -> ReadPhotos:
+    """Read photos, opening each file once, and decode them into a cache in `kept_in` unless it is there.
 
     equalise: put each through the JPEG encode of `training.data.equalise`, drawn by its row.
-    The cache is found by content and spec, so it is never stale. Raises `FileError` when the disk has no room for it.
+    The cache is found by names, spec and content, so it is never stale. Only where the contents of files changed under the
+    same names are they opened a second time. Raises `FileError` when the disk has no room.
     """
-    identity = json.dumps([VERSION, fingerprint, spec.to_dict()] + ["equalised"] * equalise, sort_keys=True)
-    path = directory / f"{hashlib.sha256(identity.encode()).hexdigest()[:20]}.npy"
-    index = path.with_suffix(".json")
-    if not (path.is_file() and index.is_file()):
-        directory.mkdir(parents=True, exist_ok=True)
-        with new_array(path, np.uint8, (len(photos), *spec.shape), "decoded photos") as pixels:
-            unreadable = _decode_all(photos, spec, pixels, equalise, progress)
-        write_json(index, unreadable)
-    return PhotoCache(path, read_json(index))
+    kept_in.mkdir(parents=True, exist_ok=True)
+    wanted = json.dumps([VERSION, spec.to_dict(), equalise, [photo.name for photo in photos]], sort_keys=True)
+    prefix = hashlib.sha256(wanted.encode()).hexdigest()[:16]
 
+    def place(facts: list[PhotoFacts]) -> tuple[str, Path]:
+        content = fingerprint(photos, [fact.sha256 for fact in facts])
+        return content, kept_in / f"{prefix}-{content[:20]}.npy"
 
-def _decode_all(photos: Sequence[Photo], spec: ImageSpec, pixels: np.memmap, equalise: bool, progress: bool) -> dict[str, str]:
-    def decode(row: int) -> str | None:
-        try:
-            decoded = decode_image(photos[row].path.read_bytes(), spec)
-            pixels[row] = equalised(decoded, row) if equalise else decoded
-        except ImageError as error:
-            return error.message
-        except OSError as error:
-            return str(error.strerror)
-        return None
+    if any(kept_in.glob(f"{prefix}-*.npy")):
+        facts = read_facts(photos, kept_in, progress=progress)
+        content, path = place(facts)
+        if path.is_file() and path.with_suffix(".json").is_file():
+            return ReadPhotos(facts, content, PhotoCache(path, read_json(path.with_suffix(".json"))))
+    unreadable: dict[int, str] = {}
+    draft = kept_in / f"{os.getpid()}-{prefix}.npy"
+    with new_array(draft, np.uint8, (len(photos), *spec.shape), "decoded photos") as pixels:
 
-    # Threads, not processes: Pillow decodes and resizes without the interpreter lock (1.9x on 2 cores).
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        reasons = list(
-            tqdm(
-                pool.map(decode, range(len(photos))),
-                total=len(photos),
-                desc="decoding photos",
-                unit="photo",
-                disable=not progress,
-                leave=False,
-            )
-        )
-    return {photo.name: reason for photo, reason in zip(photos, reasons, strict=True) if reason is not None}
+        def decode(row: int, data: bytes) -> None:
+            try:
+                decoded = decode_image(data, spec)
+            except ImageError as error:
+                unreadable[row] = error.message
+            else:
+                pixels[row] = equalised(decoded, row) if equalise else decoded
+
+        facts = read_facts(photos, kept_in, progress=progress, each=decode)
+    unreadable |= {row: fact.problem for row, fact in enumerate(facts) if fact.problem is not None}
+    content, path = place(facts)
+    write_json(path.with_suffix(".json"), {photos[row].name: unreadable[row] for row in sorted(unreadable)})
+    draft.replace(path)
+    return ReadPhotos(facts, content, PhotoCache(path, read_json(path.with_suffix(".json"))))
 
 
 @contextmanager

@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 from training.audit.audit import Audit, audit_photos
 from training.audit.duplicates import group_numbers
 from training.calibration.methods import calibration_note, require_enough
-from training.data.cache import PhotoCache, open_cache
-from training.data.facts import read_facts
+from training.data.cache import PhotoCache, read_photos
 from training.data.loader import CachedPhotos
-from training.data.photos import REAL, Parts, Photo, counts, divide, find_photos, fingerprint, unreadable_warning
+from training.data.photos import REAL, Parts, Photo, counts, divide, find_photos, unreadable_warning
 from training.data.pseudo_fakes import NOTE, joined, paired
 from training.evaluation.scores import ScoreTable
 from training.fit.evaluator import Evaluator
@@ -113,14 +112,12 @@ def prepare_photos(
     photos = find_photos(options.data, fakes_needed=options.pseudo_fakes == "none")
     kept_in = options.cache_dir or options.out / "cache"
     with accelerator.main_process_first():  # which decodes; the others then find it done
-        facts = read_facts(photos, kept_in, progress=main)
-        hashes = [fact.sha256 for fact in facts]
-        content = fingerprint(photos, hashes)
+        read = read_photos(photos, options.image_spec, kept_in, equalise=options.equalise, progress=main)
         if admit:
-            admit(content)
-        audit = audit_photos(photos, facts, options.group_by)
+            admit(read.fingerprint)
+        audit = audit_photos(photos, read.facts, options.group_by)
         audit.require_no_leak()
-        cache = open_cache(photos, content, options.image_spec, kept_in, equalise=options.equalise, progress=main)
+    cache = read.cache
     labels = np.array([photo.label for photo in photos], np.int64)
     only_real = bool((labels == REAL).all())
     pseudo = None if options.pseudo_fakes == "none" else ALONE if only_real else ADDED
@@ -151,8 +148,8 @@ def prepare_photos(
                 print(warning, file=sys.stderr)
     return PreparedPhotos(
         photos,
-        hashes,
-        content,
+        [fact.sha256 for fact in read.facts],
+        read.fingerprint,
         audit,
         cache,
         np.concatenate([labels, np.ones_like(labels)]) if pseudo else labels,

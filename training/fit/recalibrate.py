@@ -50,6 +50,7 @@ def recalibrate(
     reasons = {**LEFT_OUT, "calibrate": LEFT_OUT["fit"]} if crossed else LEFT_OUT
     left_out = Counter(reasons[seen[content]] for content in hashes if seen.get(content) in reasons)
     kept = [photo for photo, content in zip(photos, hashes, strict=True) if seen.get(content) not in reasons]
+    kept_hashes = [content for content in hashes if seen.get(content) not in reasons]
     without = "; ".join(f"{n} left out that the run was {what}" for what, n in left_out.items())
     try:
         require_enough(method, len(kept))
@@ -86,7 +87,7 @@ def recalibrate(
         calibrated_on={
             "recalibrated": True,
             "data": shown(data.name),
-            "fingerprint": fingerprint([kept[row] for row in rows]),
+            "fingerprint": fingerprint([kept[row] for row in rows], [kept_hashes[row] for row in rows]),
             "counts": counts,
             "left_out": dict(left_out),
             "note": f"{note}; {without}" if without else note,
