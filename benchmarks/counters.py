@@ -1,4 +1,4 @@
-"""What the server says of itself: its Prometheus counters and histograms, before and after a run, and what lies between."""
+"""Prometheus counters and histograms of a metrics page, and their differences between two readings."""
 
 from __future__ import annotations
 
@@ -93,5 +93,5 @@ class Snapshot:
 
 
 def added(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
-    """What was counted between two readings of a counter; what did not move is left out."""
+    """Increases between two readings of a counter, without those that are zero."""
     return {key: n - before.get(key, 0.0) for key, n in after.items() if n != before.get(key, 0.0)}

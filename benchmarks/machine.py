@@ -1,4 +1,4 @@
-"""What a number was measured on: CPU, cores, memory, Python and library versions."""
+"""The machine that a benchmark runs on: CPU, cores, memory, Python and library versions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LIBRARIES = ("numpy", "pillow", "onnxruntime-gpu", "onnxruntime", "torch", "torc
 
 
 def machine() -> dict[str, Any]:
-    """The machine as JSON values; `label` says it in a line."""
+    """The machine as JSON values; `label` describes it in one line."""
     cpus = available_cpus()
     cpu = _cpu_model()
     return {
@@ -31,14 +31,14 @@ def machine() -> dict[str, Any]:
 
 
 def busy_cpus(seconds: float = 0.5) -> float:
-    """CPUs that are busy at the moment, in all processes."""
+    """Mean number of busy CPUs over `seconds`, for all processes of the machine."""
     before = busy_seconds()
     time.sleep(seconds)
     return round((busy_seconds() - before) / seconds, 2)
 
 
 def busy_seconds() -> float:
-    """CPU time that all processes of the machine have used since it started."""
+    """CPU time of all processes of the machine since it started, in seconds."""
     times = psutil.cpu_times()
     return times.user + times.nice + times.system
 

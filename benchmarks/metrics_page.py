@@ -1,4 +1,4 @@
-"""The server's own account of a run: its metrics page read before and after, and the difference as numbers for the report."""
+"""A server's own metrics of a run: the difference between two readings of its metrics page."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def read_metrics(url: str) -> Snapshot:
 
 
 def between(before: Snapshot, after: Snapshot) -> dict[str, Any]:
-    """What the handler observed between two readings: times in milliseconds, errors by code, verdicts by label."""
+    """The handler's metrics between two readings, as JSON values: times in milliseconds, errors by code, verdicts by label."""
 
     def moved(name: str, **labels: str) -> Histogram:
         return after.histogram(name, **labels) - before.histogram(name, **labels)

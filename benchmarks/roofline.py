@@ -1,8 +1,8 @@
-"""The roofline: the same photos through the same model to the same JSON, in one process with no server.
+"""The roofline: the same photos, model and JSON as a server's, in one process without a server.
 
-What a server can at best do on this machine. Two designs are tried over a small sweep of batch sizes, and the best counts:
-`workers`, N threads that each decode and infer with a one-threaded session of their own, and `pipeline`, one session on
-all N threads with a pool of N threads decoding the next batch meanwhile. Pillow and ONNX Runtime both release the GIL.
+It is the most that a server can do on this machine. Two designs are measured over a small sweep of batch sizes, and the best
+counts: `workers`, N threads that each decode and infer with a one-threaded session of their own, and `pipeline`, one session
+on all N threads with a pool of N threads decoding the next batch meanwhile. Pillow and ONNX Runtime release the GIL.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SWEEP_SHARE = 0.2  # of the seconds that the winner gets
 
 @dataclass(frozen=True)
 class Design:
-    """How the work is spread. design: `workers` or `pipeline`. threads: of the CPU in all. batch: photos per inference."""
+    """How work is divided. design: `workers` or `pipeline`. threads: in all. batch: photos per inference."""
 
     design: str
     threads: int
@@ -40,10 +40,10 @@ class Design:
 def roofline(
     model: Path, photos: Sequence[Photo], *, threads: int, batches: Sequence[int], seconds: float, device: str = "cpu"
 ) -> dict[str, Any]:
-    """Time of a single photo and best saturated throughput, as JSON values.
+    """Latency of a single photo and the best saturated throughput, as JSON values.
 
-    `seconds` is measured for the single photo and for the best design; each point of the sweep gets a fifth of that.
-    The best is measured again, on its own: the largest of many noisy numbers is too large.
+    seconds: for the single photo and for the best design; each point of the sweep takes a fifth of that. The best design is
+    measured again, since the largest of many noisy numbers is too large.
     Raises `FileError` when the model can't be loaded or a file is no photo.
     """
     refuse_broken(photos, Scorer(model, device=device, threads=1).manifest.image_spec)
@@ -74,13 +74,13 @@ def roofline(
 
 
 def single_photo(model: Path, photos: Sequence[Photo], *, threads: int, seconds: float, device: str = "cpu") -> dict[str, Any]:
-    """Latency in milliseconds of photos scored one after the other, with one session of `threads`."""
+    """Latency in milliseconds of photos that one session with `threads` scores one after the other."""
     took = one_by_one(Scorer(model, device=device, threads=threads), photos, warm_up=WARM_UP_SECONDS, seconds=seconds)
     return {"photos": len(took), **summary.latency(took)}
 
 
 def one_by_one(scorer: Scorer, photos: Sequence[Photo], *, warm_up: float, seconds: float) -> list[float]:
-    """Milliseconds that each photo took, one after the other for `seconds` after a warm-up."""
+    """Milliseconds for each photo, one after the other, for `seconds` after a warm-up."""
     took: list[float] = []
     start = time.perf_counter()
     for photo in cycle(photos):
@@ -94,9 +94,9 @@ def one_by_one(scorer: Scorer, photos: Sequence[Photo], *, warm_up: float, secon
 
 
 def throughput(model: Path, photos: Sequence[Photo], design: Design, *, seconds: float, device: str = "cpu") -> dict[str, Any]:
-    """Photos per second with every thread busy, over `seconds` after a warm-up.
+    """Photos per second with every thread busy, over `seconds` after a warm-up, as JSON values.
 
-    CPU time per photo, all threads together, changes far less than the rate when other work takes CPUs away.
+    CPU time per photo, over all threads, varies far less than the rate when other processes take CPU time.
     """
     spans: list[tuple[float, float]] = []  # when each batch began and ended; appending is atomic
     stop = threading.Event()
@@ -146,8 +146,8 @@ def throughput(model: Path, photos: Sequence[Photo], design: Design, *, seconds:
 
 
 def _batches_within(spans: Sequence[tuple[float, float]], low: float, high: float) -> float:
-    """Batches done between two moments; one that straddles an edge counts for the share of it that lies inside, so that
-    large batches are not measured more coarsely than small ones."""
+    """Batches done between two moments; a batch at an edge counts by the share of its time that lies inside, so that large
+    batches are measured as finely as small ones."""
     return sum(max(0.0, min(end, high) - max(begin, low)) / (end - begin) for begin, end in spans)
 
 

@@ -22,8 +22,8 @@ NOISY_ABOVE_CPUS = 0.3
 
 @dataclass(frozen=True)
 class Load:
-    """What is sent. seconds and warm_up: for each protocol. photos: a folder, or None for drawn ones. lean: by a client that
-    takes little of a CPU, and knows REST alone, instead of Locust."""
+    """A load. seconds, warm_up: for each protocol. photos: folder, or None for drawn photos. lean: use the load generator that
+    takes little CPU time and speaks only REST, instead of Locust."""
 
     protocols: Sequence[str]
     users: int
@@ -35,11 +35,11 @@ class Load:
 
 
 def benchmark(server: Server, load: Load, known: dict[str, float], *, busy_before: float) -> dict[str, Any]:
-    """Load the server with one protocol after the other and report on it, as JSON values.
+    """Load the server with one protocol after the other; returns the report as JSON values.
 
-    known: calibrated probability by photo name that answers have to match, from `local_answers`; empty holds each photo's
-    answers against its first one only. busy_before: CPUs that others used before the server was started.
-    Raises `MetricsUnreachable` before any load when the metrics page is not there, `LoadFailed` when Locust breaks.
+    known: calibrated probability by photo name, from `local_answers`, that answers must match; when it is empty, each photo's
+    answers must match its first one. busy_before: CPUs in use by other processes before the server was started.
+    Raises `MetricsUnreachable` before any load when there is no metrics page, `LoadFailed` when the load generator fails.
     """
     started = datetime.now(timezone.utc)
     photos = load_photos(load.photos, load.photo_count)
@@ -82,9 +82,9 @@ def local_answers(model: Path, load: Load) -> dict[str, float]:
 
 
 def measure(server: Server, load: Load, protocol: str, known: dict[str, float], label: str | None = None) -> dict[str, Any]:
-    """A warm-up that is thrown away, then the measured load with the server's counters, where it has any, read around it.
+    """Run a warm-up, then the measured load, and read the server's counters before and after it, where it has any.
 
-    label: of the progress bars; the protocol without it.
+    label: of the progress bars, by default the protocol. Returns JSON values.
     """
     label = label or protocol
     common: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""The server under test: one that already runs, or one of our own, or a peer, that lives as long as the benchmark."""
+"""The server under test: one that already runs, or one that is started for the benchmark, ours or a peer."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ PEER_START_SECONDS = 60
 
 @dataclass(frozen=True)
 class Server:
-    """Where a server listens. metrics: URL of its metrics page, None for a peer. about: more for the report, such as archive
-    and workers. pid: of its first process, when we have started it."""
+    """A server. metrics: URL of its metrics page, None for a peer. about: facts for the report, such as archive and workers.
+    pid: of its first process, when the benchmark has started it."""
 
     target: Target
     metrics: str | None
@@ -42,18 +42,18 @@ class Server:
     pid: int | None = None
 
     def cpu_seconds(self) -> float | None:
-        """CPU time that all its processes have used so far; None when it is not ours to look into."""
+        """CPU time of all its processes so far, in seconds; None for a server that already ran."""
         if self.pid is None:
             return None
         seconds = 0.0
         for each in self.processes():
-            with suppress(psutil.NoSuchProcess):  # a helper that ended a moment ago
+            with suppress(psutil.NoSuchProcess):  # the process has just ended
                 times = each.cpu_times()
                 seconds += times.user + times.system
         return seconds
 
     def processes(self) -> list[psutil.Process]:
-        """Its processes, when we have started it: the first one, and all below it."""
+        """Its processes, when the benchmark has started it: the first one and its descendants."""
         top = psutil.Process(self.pid)
         return [top, *top.children(recursive=True)]
 
@@ -77,7 +77,7 @@ def running_server(url: str, grpc: str | None, metrics: str | None) -> Server:
 
 @contextmanager
 def own_server(artifacts: Path, archive: str, workers: int | None, device: str) -> Iterator[Server]:
-    """A server on free ports, started and drained by us. Raises `StartupFailed` with its reason when it does not get ready."""
+    """Start a server on free ports, and drain it at the end. Raises `StartupFailed` with the reason when it fails to start."""
     with TemporaryDirectory(prefix="unmask-benchmark-") as scratch:
         state, log = Path(scratch) / "state", Path(scratch) / "serve.log"
         command = [sys.executable, "-m", "unmask", "serve", "start", "--free-ports", "--state", str(state)]
@@ -85,7 +85,7 @@ def own_server(artifacts: Path, archive: str, workers: int | None, device: str) 
         command += ["--workers", str(workers)] if workers else []
         print("starting the server", file=sys.stderr)
         with log.open("wb") as output:
-            # Out of reach of the terminal's Ctrl-C, which reaches us alone: the server is drained when we are done.
+            # In a session of its own, Ctrl-C in the terminal does not reach the server; it is drained at the end.
             child = process.start(command, dict(os.environ), Path.cwd(), output)
             try:
                 yield _ready(child, state, log, Manifest.load(artifacts / "manifest.json"))
@@ -114,7 +114,7 @@ def _ready(child: subprocess.Popen[bytes], state: Path, log: Path, manifest: Man
 
 
 def why_unavailable(peer: str) -> str | None:
-    """What keeps a peer from running here, None when nothing does."""
+    """The reason why a peer can't run here, None when it can."""
     missing = [package for package in PEERS[peer] if find_spec(package) is None]
     return f"not installed: {', '.join(missing)} (the extra peers has what it needs)" if missing else None
 

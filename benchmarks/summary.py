@@ -1,4 +1,4 @@
-"""Measured samples as the few numbers that a reader asks for: percentiles, rates, and whether the run was steady."""
+"""Summaries of samples: percentiles, rates, and whether the run was steady."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def timeline(finished: Sequence[float], milliseconds: Sequence[float]) -> list[d
 
 
 def percentile_curve(milliseconds: Sequence[float]) -> list[tuple[float, float]]:
-    """(percentile, milliseconds), from the fastest to the highest percentile that so many samples can tell."""
+    """Pairs (percentile, milliseconds), up to the highest percentile that so many samples can estimate."""
     n = len(milliseconds)
     asked = (0, 10, 25, 50, 75, 90, 95, 99, 99.5, 99.9, 99.99)
     told = [q for q in asked if n * (1 - q / 100) >= 1]

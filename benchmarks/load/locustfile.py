@@ -37,18 +37,18 @@ OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1)]  # else all channels of
 
 
 class WrongAnswer(Exception):
-    """An answer came, and it fails the check."""
+    """An answer fails the check."""
 
 
 class Sender:
-    """What all users share: the photos, and the checker that remembers each photo's answer."""
+    """What all users share: the photos and the checker of answers."""
 
     photos: ClassVar[list[Photo]]
     checker: ClassVar[AnswerChecker]
     arrivals: ClassVar[Iterator[int]] = count()
 
     def photos_in_turn(self) -> Iterator[Photo]:
-        """The photos over and over, from another one for each user."""
+        """The photos in an endless cycle that starts at a different photo for each user."""
         first = next(self.arrivals) * 7 % len(self.photos)
         return cycle([*self.photos[first:], *self.photos[:first]])
 
