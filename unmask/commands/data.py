@@ -9,6 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from training.data.photos import check_layout
+from training.fit.preflight import require_file
 from unmask.parameters import AsJson, Count, LabelledPhotos, Switch
 
 
@@ -34,6 +35,7 @@ def audit(directory: LabelledPhotos, /, *, group_by: str | None = None, out: Pat
 
 def inspect(checkpoint: Annotated[Path, Parameter(help="best_model.pth, final_model.pth or last.pth.")], /) -> int:
     """Print what a checkpoint is, without running code from it."""
+    require_file(checkpoint, "`unmask train` writes checkpoints")
     from training.models.inspection import describe
 
     print(json.dumps(describe(checkpoint), indent=2))
@@ -56,6 +58,7 @@ def push(run: Path, repository: str, /, *, public: Switch = False, allow_faulty:
     allow_faulty
         Push a run with injected faults all the same.
     """
+    require_file(run / "best_model.pth", "give a folder that `unmask train` wrote")
     from training.report.push import push as push_run
 
     print(push_run(run, repository, private=not public, allow_faulty=allow_faulty))

@@ -13,6 +13,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from detector.errors import UsageError
 from serve.settings import PORTS, Settings, load_settings
 from unmask.parameters import Count, Switch
 
@@ -141,6 +142,8 @@ def predict(
     concurrency
         Photos that are sent at once.
     """
+    if not files:
+        raise UsageError("give one photo or more")
     from serve import control
     from serve.client import GrpcClient, RestClient
     from serve.predict import predict_files

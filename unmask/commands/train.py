@@ -54,9 +54,9 @@ class EarlierOptions:
 
 def train(*, options: FitOptions, earlier: EarlierOptions = EarlierOptions(), config: Config = None) -> int:
     """Train, calibrate and evaluate a detector on labelled photos."""
+    _before_torch()
     options = earlier.applied(options)
     check(options)
-    _before_torch()
     from training.fit.fit import fit  # after the options are known to be good: torch takes seconds to import
 
     metrics = fit(options)
@@ -72,9 +72,9 @@ def faults(*, options: GridOptions, earlier: EarlierOptions = EarlierOptions(), 
 
     The same command continues where it was stopped.
     """
+    _before_torch()
     options = earlier.applied(options)  # type: ignore[assignment]
     check_layout(options.data, fakes_needed=options.pseudo_fakes == "none")
-    _before_torch()
     from training.fit.fault_grid import run_grid, table
 
     print(table(run_grid(options)))
