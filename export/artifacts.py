@@ -21,9 +21,9 @@ from export import parity, pictures
 from export.archive import write_archive
 from export.checks import check_export
 from export.graph import ScoringGraph
-from export.noise import SAFETY, Noise, measure_noise
 from export.onnx_model import opset_of, save_model, scores_to_onnx, with_curve
-from export.precision import Photos, read_photos, reduce_precision
+from export.reduced.noise import SAFETY, Noise, measure_noise
+from export.reduced.precision import Photos, read_photos, reduce_precision
 from export.run_folder import Run, read_run
 from export.runners import Pixels, checkpoint_runner, onnx_runner, torchscript_runner
 from export.torchscript import save_torchscript

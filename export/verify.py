@@ -14,8 +14,8 @@ from export.archive import extract_archive
 from export.artifacts import ARCHIVES, ONNX, REDUCED, TORCHSCRIPT, files_of, models_of
 from export.checks import check_verify
 from export.parity import Parity, measure_parity
+from export.reduced.search import finite, logits, spread
 from export.runners import onnx_runner, torchscript_runner
-from export.search import finite, logits, spread
 
 _DECIDES = ("model", "image_spec", "labels", "threshold", "calibration")  # what a verdict depends on besides the weights
 

@@ -17,10 +17,10 @@ from detector.scorer import Scorer
 from detector.tolerance import CURVE, compare
 from export import ParityError, export_run
 from export.graph import ScoringGraph
-from export.noise import Noise, measure_noise
 from export.onnx_model import save_model, scores_to_onnx
 from export.parity import measure_parity
 from export.pictures import drawn
+from export.reduced.noise import Noise, measure_noise
 from export.runners import Answers, Runner, checkpoint_runner, onnx_runner
 from tests.conftest import write_json
 from training.models.checkpoint import load_checkpoint, save_checkpoint

@@ -18,12 +18,13 @@ from sklearn.metrics import roc_auc_score
 from detector import Manifest, decode_image
 from detector.scorer import Scorer, open_session
 from detector.tolerance import CURVE, LOGIT, PROBABILITY, disagreement
-from export import PrecisionError, export_run, precision
+from export import PrecisionError, export_run
 from export.archive import extract_archive
-from export.half import in_half
-from export.int8 import Int8
-from export.layers import find_layers
-from export.search import Search, logits
+from export.reduced import precision
+from export.reduced.half import in_half
+from export.reduced.int8 import Int8
+from export.reduced.layers import find_layers
+from export.reduced.search import Search, logits
 from handlers.engine import load_engine
 from tests.conftest import encode, write_json, write_run
 from tests.serve.running import RunningServer

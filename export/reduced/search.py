@@ -13,7 +13,7 @@ import onnx
 from tqdm import tqdm
 
 from detector.scorer import open_session, run_graph
-from export.layers import Layers, find_layers, first_layers
+from export.reduced.layers import Layers, find_layers, first_layers
 from export.runners import Floats, Pixels
 
 GAIN = 1.03  # times as fast that float32 must make the whole graph for a layer to keep it for speed alone

@@ -19,11 +19,11 @@ from detector.decode import decode_image
 from detector.errors import ImageError, UsageError
 from detector.spec import ImageSpec
 from export.errors import PrecisionError
-from export.half import in_half, weights_in_half
-from export.int8 import Int8
 from export.pictures import spread_evenly
+from export.reduced.half import in_half, weights_in_half
+from export.reduced.int8 import Int8
+from export.reduced.search import Search, finite, logits, speed_up, spread
 from export.runners import Pixels
-from export.search import Search, finite, logits, speed_up, spread
 from training.data.photos import CLASSES, Photo, find_photos
 
 # How far the logit may move, as a root mean square in standard deviations of the logit between photos: a tenth costs an AUC

@@ -1,0 +1,1 @@
+"""Models of fewer bits: int8 and float16, chosen and evaluated on labelled photos."""
