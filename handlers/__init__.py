@@ -1,1 +1,1 @@
-"""The TorchServe handler: bytes in, verdict out. Everything but `service` works without TorchServe."""
+"""The TorchServe handler: photos in, verdicts out. Everything but `service` works without TorchServe."""

@@ -27,7 +27,7 @@ log = logging.getLogger("unmask")
 
 @dataclass(frozen=True)
 class _Photo:
-    """One decoded photo, uint8[H, W, 3]: which request it is of, and at which place there."""
+    """One decoded photo, uint8[H, W, 3], with the index of its request and its place there."""
 
     request: int
     place: int
@@ -35,9 +35,9 @@ class _Photo:
 
 
 class Core:
-    """Photos to verdicts. What can't be answered fails alone, with its own status and code; nothing is raised.
+    """Turns photos into verdicts. A photo that fails has its own status and code and fails alone; nothing is raised.
 
-    batch_size: most photos that the model takes at once. max_photos, max_body_bytes: most that one request may have.
+    batch_size: the most photos in one run of the model. max_photos, max_body_bytes: the most that one request may have.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What runs the scoring graph: ONNX Runtime or TorchScript behind one interface, chosen by what the archive holds."""
+"""Engines run the scoring graph: ONNX Runtime or TorchScript behind one interface, chosen by the archive's model."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Engine(Protocol):
 def load_engine(
     directory: Path, *, device: str = "cpu", threads: int = 0, cpu_lock: CpuLock | None = None, gpu: GpuOptions | None = None
 ) -> Engine:
-    """Load the one model in `directory` after holding it against the SHA-256 in the `manifest.json` beside it.
+    """Load the model in `directory` after checking its SHA-256 against the `manifest.json` beside it.
 
     threads: per operator; 0 takes every CPU. cpu_lock: lets a worker use all CPUs for a single photo while the others are
     idle. gpu: how ONNX Runtime uses one.
@@ -78,7 +78,7 @@ def load_engine(
 
 
 class OnnxEngine:
-    """`model.onnx` or one of fewer bits, which holds the whole graph, in ONNX Runtime on the CPU. Imports no torch."""
+    """`model.onnx`, or its int8 or fp16 version, in ONNX Runtime on the CPU. Imports no torch."""
 
     device = "cpu"
 

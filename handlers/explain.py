@@ -1,4 +1,4 @@
-"""What a verdict rests on: the heatmap as numbers, and as a picture over the photo."""
+"""Explanations: the heatmap of a verdict as numbers, and as a picture over the photo."""
 
 from __future__ import annotations
 

@@ -50,8 +50,8 @@ class Metric(Enum):
 class Metrics:
     """The metrics of one worker.
 
-    collected: whether somebody collects them, by prometheus_client's multiprocess mode: each worker writes files in
-    `PROMETHEUS_MULTIPROC_DIR`. Without it nothing is measured.
+    collected: whether to write them, in prometheus_client's multiprocess mode, to files in `PROMETHEUS_MULTIPROC_DIR`; without
+    it nothing is measured.
     """
 
     def __init__(self, *, collected: bool = False) -> None:
@@ -93,7 +93,7 @@ class Metrics:
 
 
 def open_metrics() -> Metrics:
-    """Metrics that are collected where somebody does and prometheus_client is installed."""
+    """Metrics, collected where `PROMETHEUS_MULTIPROC_DIR` is set and prometheus_client is installed."""
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         return Metrics()
     try:

@@ -12,14 +12,15 @@ from detector.errors import BodyTooLarge
 from detector.verdict import ModelIdentity
 from detector.worker_settings import WorkerSettings
 from handlers.errors import BadParameter, BadRequest, MissingImage, UrlNotAccepted
-from handlers.forms import FORMS, KSERVE_V2, SINGLE, kserve_v1, kserve_v2
+from handlers.forms import FORMS, KSERVE_V2, SINGLE
 from handlers.forms.base import Body, Content, Data, Item, Request
 
 MAX_BODY_BYTES, MAX_PHOTOS = WorkerSettings.max_body_bytes, WorkerSettings.max_photos
 _NUMBERED = re.compile(r"data(\d{1,9})")
 _JSON = re.compile(rb"(?:\xef\xbb\xbf)?\s*\{")
 _SWITCH = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
-_ACCEPTED = f"JSON requests are {kserve_v1.EXAMPLE} and {kserve_v2.EXAMPLE}"
+_EXAMPLES = " and ".join(form.example for form in FORMS if form.example)
+_ACCEPTED = f"JSON requests are {_EXAMPLES}, with photos in base64"
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The thin adapter between TorchServe's worker and the handler's core."""
+"""The adapter between TorchServe's worker and the handler's core."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""TorchServe, kept: typed settings rendered into its files, a supervisor that starts, watches and drains it, and a client."""
+"""Runs TorchServe: typed settings become its files, a supervisor starts, watches and drains it, and clients send photos."""

@@ -1,4 +1,4 @@
-"""Servers that run in the background: started, asked for their status, and stopped."""
+"""Control of servers in the background: start, status, stop, promote, token."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def start_in_background(settings: Settings) -> tuple[int, str]:
 
 
 def stop(state: Path) -> bool:
-    """Ask the server of `state` to drain and end, and wait until it has; False when none runs.
+    """Drain and end the server of `state`, and wait for it; False when none runs.
 
     Raises `StillRunning` when it goes on well after its drain limit.
     """
@@ -73,7 +73,7 @@ def stop(state: Path) -> bool:
 
 
 def promote(state: Path, version: str) -> Versions:
-    """Let another version of the server of `state` answer where requests name none, and return what it served before.
+    """Make another version the default one of the server of `state`, and return what it served before.
 
     Raises `NotRunning`, `UnknownVersion`, and `ServerUnreachable` when TorchServe's management does not answer.
     """
@@ -83,13 +83,13 @@ def promote(state: Path, version: str) -> Versions:
 
 
 def token(state: Path, *, renew: bool = False) -> str:
-    """The token for predictions of the server of `state`, a new one when it has expired or `renew` asks for it.
+    """The token for predictions of the server of `state`; a new one when it has expired, or with `renew`.
 
     Raises `NotRunning`, `UsageError` when the server asks for none, and what `inference_token` raises.
     """
     record = _running(state)
     if record.keys is None:
-        raise UsageError("this server asks for no token; `unmask serve start --token-auth` starts one that does")
+        raise UsageError("this server requires no token; `unmask serve start --token-auth` starts one that does")
     return inference_token(record.rest_url, record.management_url, record.keys, renew=renew)
 
 

@@ -1,4 +1,4 @@
-"""The supervisor's own HTTP door: `/livez`, `/readyz` and `/metrics`."""
+"""The supervisor's HTTP server: `/livez`, `/readyz` and `/metrics`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Health:
 
 
 class Watched(Protocol):
-    """Whoever knows the health."""
+    """What the health server asks."""
 
     def health(self) -> Health:
         """The health now."""
@@ -59,7 +59,7 @@ class SupervisorMetrics:
 
 
 class HealthServer:
-    """Answers on a thread of its own. Raises `PortTaken` when it can't listen."""
+    """Answers in its own thread. Raises `PortTaken` when it can't listen."""
 
     def __init__(self, host: str, port: int, watched: Watched, metrics: Path) -> None:
         registry = CollectorRegistry()
@@ -116,7 +116,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def version_string(self) -> str:
-        """Say nothing of the Python that answers."""
+        """Do not disclose the version of Python."""
         return "unmask"
 
     def log_message(self, format: str, *args: object) -> None:

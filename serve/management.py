@@ -40,8 +40,10 @@ class Versions:
 
 
 class Management:
-    """A client of the management API on loopback. url: such as http://127.0.0.1:8081. keys: TorchServe's key file, where it
-    asks for tokens."""
+    """A client of the management API on loopback.
+
+    url: such as http://127.0.0.1:8081. keys: TorchServe's key file, where it requires tokens.
+    """
 
     def __init__(self, url: str, keys: Path | None = None, timeout: float = 5.0) -> None:
         token = ManagementToken(keys) if keys is not None else None
@@ -67,7 +69,7 @@ class Management:
             raise ServerUnreachable("TorchServe's management does not say which versions it serves") from None
 
     def set_default(self, version: str) -> Versions:
-        """Let `version` answer where a request names none, and return what was served before.
+        """Make `version` the default one, and return what was served before.
 
         Every request is answered by one version or the other, those that come after by the new one. Raises `UnknownVersion`,
         and `ServerUnreachable` when nothing answers.
@@ -80,7 +82,7 @@ class Management:
         return before
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Close the connection."""
         self._client.close()
 
     def _call(self, method: str, path: str) -> httpx.Response:

@@ -1,4 +1,4 @@
-"""Child processes that can't outlive their parent, and whole groups of them ended for certain."""
+"""Child processes that can't outlive their parent, and that are ended with all of their group."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def adopt_orphans() -> None:
 
 
 def start(arguments: list[str], environment: dict[str, str], directory: Path, output: IO[bytes]) -> subprocess.Popen[bytes]:
-    """Start a process as the leader of a group of its own, out of reach of the terminal's Ctrl-C.
+    """Start a process in its own group and session, which the terminal's Ctrl-C does not reach.
 
     On Linux the kernel kills it when the calling thread ends, so call this from the main thread.
     """
@@ -61,7 +61,7 @@ def stop(process: subprocess.Popen[bytes], patience: float) -> None:
 
 
 def _group_lives(group: int) -> bool:
-    """Whether anything is left of the group of a leader that has been waited for, after burying those that are ours."""
+    """Whether any process of a group is left, after reaping those that are children of this one."""
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-group, os.WNOHANG)[0]:
             pass

@@ -1,4 +1,4 @@
-"""The record of a running server, in its state folder: what `stop`, `status` and `predict` find it by."""
+"""The record of a running server in its state folder, by which `stop`, `status` and `predict` find it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FILE = "server.json"
 
 @dataclass(frozen=True)
 class Record:
-    """A supervisor's process id and when it began (so that a reused id is not taken for it), and where it listens."""
+    """Where a server listens, and its supervisor's process id and start time, which tells a reused id apart."""
 
     pid: int
     started: float
@@ -38,12 +38,12 @@ class Record:
 
     @property
     def keys(self) -> Path | None:
-        """TorchServe's key file, None where it asks for no token."""
+        """TorchServe's key file; None where it requires no token."""
         return Path(self.key_file) if self.key_file else None
 
     @property
     def alive(self) -> bool:
-        """Whether that very process still runs."""
+        """Whether that process still runs."""
         try:
             process = psutil.Process(self.pid)
             return abs(begun(process) - self.started) < 2 and process.status() != psutil.STATUS_ZOMBIE
@@ -58,8 +58,11 @@ class Record:
 
 
 def begun(process: psutil.Process) -> float:
-    """When a process began, in seconds since the machine did: they stay when the clock is set, and are exact to 10 ms, where
-    psutil's seconds since the epoch hold the machine's start in whole seconds."""
+    """When a process started, in seconds since the machine did.
+
+    Setting the clock does not change it, and it is exact to 10 ms; psutil's seconds since the epoch include the machine's
+    start in whole seconds.
+    """
     return process.create_time() - psutil.boot_time()
 
 
@@ -69,7 +72,7 @@ def management_url(settings: Settings) -> str:
 
 
 def record_of(settings: Settings, logs: Path, keys: Path | None) -> Record:
-    """The record of this process as the supervisor of `settings`. keys: TorchServe's key file, where it asks for tokens."""
+    """The record of this process as the supervisor of `settings`. keys: TorchServe's key file, where it requires tokens."""
     host = settings.connect_host()
     return Record(
         pid=os.getpid(),

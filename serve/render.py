@@ -1,4 +1,4 @@
-"""Settings to the files that TorchServe reads, the command that starts it and the environment that it starts in."""
+"""Turns settings into the files that TorchServe reads, the command that starts it, and its environment."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from serve.settings import LOOPBACK, MODEL, Settings
 
 # What the frontend takes beyond the photo, so that a photo just over the limit gets the handler's reason and not an empty 413.
 BODY_MARGIN = 16 * 2**20
-# TorchServe's worker imports torch for one thing, `isinstance(answer, torch.Tensor)`; the ONNX road answers in bytes. The real
-# one costs each worker 3 s of CPU to start and 480 MiB of memory.
+# TorchServe's worker imports torch for `isinstance(answer, torch.Tensor)` alone; the handler answers in bytes. The real torch
+# costs each worker 3 s of CPU to start and 480 MiB of memory.
 TORCH_STAND_IN = '''"""Stands in for torch in workers that run ONNX models; rendered by `unmask serve`."""
 
 

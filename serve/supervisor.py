@@ -1,4 +1,4 @@
-"""The supervisor: starts TorchServe's JVM, watches it, says whether it is ready, and drains it before it stops."""
+"""The supervisor: starts TorchServe's JVM, watches it, reports its health, and drains it before it stops."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Supervisor:
         self._warm = False
 
     def health(self) -> Health:
-        """What is known now; asked by the health server's threads."""
+        """The health now; called by the health server's threads."""
         status, alive = self._status, self._jvm is not None and self._jvm.poll() is None
         fresh = status is not None and time.monotonic() - self._seen < STALE_SECONDS
         serving = alive and fresh and status is not None and status.serving
@@ -121,7 +121,7 @@ class Supervisor:
 
     @contextlib.contextmanager
     def _serving(self, command: Command) -> Iterator[None]:
-        """The JVM and the health server, both gone at the end, however it comes."""
+        """Run the JVM and the health server, and end both in any case."""
         settings, layout = self._settings, self._layout
         process.adopt_orphans()
         server = HealthServer(settings.host, settings.supervisor_port, self, layout.metrics)
@@ -155,7 +155,7 @@ class Supervisor:
                 signal.signal(number, old)
 
     def _look(self) -> ModelStatus | None:
-        """Ask TorchServe, and keep what it says."""
+        """Ask TorchServe for its status, and keep it."""
         status = self._management.status(self._versions)
         if status is not None:
             if gone := self._known - status.ready:
@@ -167,7 +167,7 @@ class Supervisor:
         return status
 
     def _await_ready(self) -> None:
-        """Until the workers are ready, or somebody asks to stop. Raises `StartupFailed`."""
+        """Wait until the workers are ready or the server is told to stop. Raises `StartupFailed`."""
         deadline = time.monotonic() + self._settings.startup_timeout
         while not self._stop.wait(STARTUP_POLL_SECONDS):
             status = self._look()
@@ -208,7 +208,7 @@ class Supervisor:
         )
 
     def _watch(self) -> None:
-        """Until somebody asks to stop.
+        """Watch TorchServe until the server is told to stop.
 
         Raises `ServerDied` when the JVM goes first, or the workers do not come back: after five minutes of failed starts
         TorchServe gives up on a worker and goes on without it.

@@ -1,4 +1,4 @@
-"""Tokens of a server that asks for them: TorchServe writes them to a file, and renews one when its API key asks it to."""
+"""TorchServe's tokens: it writes them to a key file, and replaces one when it is asked to with the API key."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ REWRITE_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Keys:
-    """What TorchServe's key file holds: a token for management, one for predictions, and the key that renews either."""
+    """The contents of TorchServe's key file: the tokens for management and predictions, and the key that replaces them."""
 
     management: str
     inference: str
@@ -34,14 +34,14 @@ def read_keys(path: Path) -> Keys:
             return Keys(*(values[kind]["key"] for kind in ("management", "inference", "API")))
         except OSError as error:
             raise ServerUnreachable(f"TorchServe's key file can't be read ({error.strerror})") from None
-        except (ValueError, LookupError, TypeError):  # a renewal writes the file in place
+        except (ValueError, LookupError, TypeError):  # TorchServe writes the file in place
             if time.monotonic() > deadline:
                 raise ServerUnreachable("TorchServe's key file is not one") from None
             time.sleep(0.01)
 
 
 class ManagementToken(httpx.Auth):
-    """Sends the token for management with each request, read anew when it is refused, and renewed when that is not enough."""
+    """Sends the management token with each request. When it is refused, reads it again, and replaces it if it is the same."""
 
     requires_response_body = True
 
@@ -59,9 +59,9 @@ class ManagementToken(httpx.Auth):
 
 
 def inference_token(rest_url: str, management_url: str, path: Path, *, renew: bool = False) -> str:
-    """The token for predictions, renewed where it has expired or where that is asked for; the one before ends at once.
+    """The token for predictions; with `renew`, or when it has expired, a new one, and the earlier one is refused at once.
 
-    Raises `ServerUnreachable` when nothing answers, `TokenRefused` when TorchServe does not renew it.
+    Raises `ServerUnreachable` when nothing answers, `TokenRefused` when TorchServe does not replace it.
     """
     keys = read_keys(path)
     try:
@@ -73,17 +73,17 @@ def inference_token(rest_url: str, management_url: str, path: Path, *, renew: bo
     except httpx.HTTPError as error:
         raise ServerUnreachable(f"TorchServe does not answer ({error or type(error).__name__})") from None
     if not answer.is_success or (renewed := read_keys(path).inference) == keys.inference:
-        raise TokenRefused("TorchServe did not renew its token; its log has the reason")
+        raise TokenRefused("TorchServe did not replace its token; its log has the reason")
     return renewed
 
 
 def header(token: str) -> dict[str, str]:
-    """The header, and the gRPC metadata, that carries a token; nothing where there is none."""
+    """The HTTP header, or gRPC metadata, of a token; empty without one."""
     return {"authorization": f"Bearer {token}"} if token else {}
 
 
 def refused(response: httpx.Response) -> bool:
-    """Whether it was the token that a response is about."""
+    """Whether a response refuses the token."""
     return response.is_client_error and REFUSED in response.text
 
 

@@ -1,4 +1,4 @@
-"""Requests through the whole server before it is called ready, so that the first client waits no longer than the others."""
+"""Requests through the whole server before it is ready, so that the first client waits no longer than the others."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ REQUESTS = 3
 
 
 def warm_up(record: Record, token: str, connections: int, stop: threading.Event) -> None:
-    """Ask for a grey photo's verdict over REST and gRPC; ends early when `stop` is set.
+    """Send a grey photo over REST and gRPC; ends early when `stop` is set.
 
-    token: of a server that asks for one. connections: of each protocol; each goes to the next of the JVM's threads, which
+    token: of a server that requires one. connections: of each protocol; each goes to the next of the JVM's threads, which
     then allocates its buffers. These requests are in the server's metrics like any other.
     Raises `StartupFailed` when the server gives no verdict, `ServerUnreachable` when it does not answer.
     """

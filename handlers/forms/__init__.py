@@ -8,6 +8,6 @@ from handlers.forms.kserve_v1 import KServeV1
 from handlers.forms.kserve_v2 import KServeV2
 from handlers.forms.single import Single
 
+SINGLE, KSERVE_V2 = Single(), KServeV2()
 # A request has the first of these that accepts it.
-FORMS: tuple[Form, ...] = (KServeV1(), KServeV2(), Fields(), Single())
-SINGLE, KSERVE_V2 = FORMS[-1], FORMS[1]
+FORMS: tuple[Form, ...] = (KServeV1(), KSERVE_V2, Fields(), SINGLE)

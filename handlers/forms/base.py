@@ -63,7 +63,9 @@ class Request:
 
 
 class Form(ABC):
-    """One form of request, and of its answer."""
+    """One form of request, and of its answer. example: of its JSON, where it is JSON, for those who send another."""
+
+    example = ""
 
     @abstractmethod
     def accepts(self, content: Content) -> bool:

@@ -9,11 +9,11 @@ from detector.verdict import ModelIdentity
 from handlers.errors import BadRequest, UrlNotAccepted
 from handlers.forms.base import Body, Content, Data, Form, Item, Request, check_count, decoded, parameters_of
 
-EXAMPLE = '{"instances": [{"b64": "…"}, …]}'
-
 
 class KServeV1(Form):
     """JSON with `instances`."""
+
+    example = '{"instances": [{"b64": "…"}, …]}'
 
     def accepts(self, content: Content) -> bool:
         """Whether there are `instances`."""
@@ -24,7 +24,7 @@ class KServeV1(Form):
         document = content.document or {}
         instances = document["instances"]
         if not isinstance(instances, list) or not instances:
-            raise BadRequest(f"instances must be a list of at least one photo, as in {EXAMPLE}")
+            raise BadRequest(f"instances must be a list of at least one photo, as in {KServeV1.example}")
         check_count(instances, content)
         return Request([_photo(instance) for instance in instances], self, parameters_of(document))
 

@@ -10,7 +10,6 @@ from detector.verdict import ModelIdentity
 from handlers.errors import BadRequest, MissingImage
 from handlers.forms.base import Body, Content, Data, Form, Item, Request, check_count, decoded, parameters_of
 
-EXAMPLE = '{"inputs": [{"name": "images", "shape": [n], "datatype": "BYTES", "data": ["…", …]}]}, with photos in base64'
 _NUMBERS = ("logit", "raw_prob", "calibrated", "confidence")
 # Outputs of every answer: name, datatype, and the value for one photo, from its verdict's JSON or its failing form.
 _OUTPUTS: tuple[tuple[str, str, Callable[[Body, float | None], Any]], ...] = (
@@ -26,6 +25,8 @@ _NAMES = (*(name for name, _, _ in _OUTPUTS), *_EXPLANATION_OUTPUTS)
 
 class KServeV2(Form):
     """JSON with `inputs`, a list of tensors; KServe's ModelInfer over gRPC arrives so too."""
+
+    example = '{"inputs": [{"name": "images", "shape": [n], "datatype": "BYTES", "data": ["…", …]}]}'
 
     def accepts(self, content: Content) -> bool:
         """Whether there are `inputs`."""
@@ -65,14 +66,14 @@ class KServeV2(Form):
 
 def _tensors(inputs: Any) -> dict[str, dict[str, Any]]:
     if not isinstance(inputs, list) or not all(isinstance(t, dict) and isinstance(t.get("name"), str) for t in inputs):
-        raise BadRequest(f"inputs must be a list of tensors with names, as in {EXAMPLE}")
+        raise BadRequest(f"inputs must be a list of tensors with names, as in {KServeV2.example}")
     return {tensor["name"]: tensor for tensor in inputs}
 
 
 def _photos(images: dict[str, Any], content: Content) -> list[Data | Exception]:
     data, shape = images.get("data"), images.get("shape")
     if images.get("datatype") != "BYTES" or not isinstance(data, list):
-        raise BadRequest(f"inputs must hold a tensor images of datatype BYTES, as in {EXAMPLE}")
+        raise BadRequest(f"inputs must hold a tensor images of datatype BYTES, as in {KServeV2.example}")
     if not data:
         raise MissingImage(
             "the tensor images is empty; over gRPC send photos as contents.bytes_contents, raw_input_contents do not arrive"
