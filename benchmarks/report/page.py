@@ -14,6 +14,7 @@ from detector.files import atomic_write, write_json
 
 STYLE = """\
 main { max-width: 70rem; }
+.headline.grpc b:not(.good, .bad) { color: var(--second); }
 .state { display: inline-block; padding: .1rem .6rem; border: 1px solid; border-radius: 1rem; font-size: .9rem;
   margin: .15rem .35rem .15rem 0; }
 table.n td { white-space: nowrap; }

@@ -119,7 +119,7 @@ def test_it_is_inspected_and_evaluated_like_any_run(
     shutil.copytree(ensemble, moved)  # its members are not needed any more
     assert main(["inspect", str(moved / "best_model.pth")]) == 0
     assert len(json.loads(capsys.readouterr().out)["model"]["members"]) == 2
-    assert main(["evaluate", "--checkpoint", str(moved / "best_model.pth"), "--data", str(tiny_set)]) == 0
+    assert main(["evaluate", "--checkpoint", str(moved / "best_model.pth"), "--data", str(tiny_set), "--json"]) == 0
     evaluated = json.loads(capsys.readouterr().out)["validation"]
     reported = json.loads((ensemble / "metrics.json").read_text())["validation"]
     assert evaluated["auc"]["value"] == pytest.approx(reported["auc"]["value"])

@@ -58,7 +58,7 @@ def test_it_is_asked_for_and_reported(
     tiny_run: Path, tiny_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = ["--checkpoint", tiny_run / "best_model.pth", "--data", tiny_set, "--out", tmp_path / "out"]
-    command = ["evaluate", *map(str, flags), "--pointing-game", "--pointing-photos"]
+    command = ["evaluate", *map(str, flags), "--json", "--pointing-game", "--pointing-photos"]
     assert main([*command, "20"]) == 0
     found = json.loads(capsys.readouterr().out)["pointing_game"]
     assert found["photos"] == 20

@@ -1,4 +1,4 @@
-"""Evaluation: any labelled folder, any checkpoint or exported model, judged by the same metrics as a training run."""
+"""Evaluation: any labelled folder, any checkpoint or exported model, with the metrics of a training run."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Judged:
+class ScoringModel:
     """A model to evaluate. score: uint8[N, H, W, 3] to raw and calibrated probability, float32[N] each. heatmaps: to maps."""
 
     name: str
@@ -55,8 +55,8 @@ class Evaluation:
     mistakes: list[Mistake]
 
 
-def from_checkpoint(path: Path) -> Judged:
-    """A checkpoint with the curve and the threshold of its run; without them its raw probabilities are judged at 0.5."""
+def from_checkpoint(path: Path) -> ScoringModel:
+    """A checkpoint with the curve and the threshold of its run; without them, raw probabilities and the default threshold."""
     checkpoint = load_checkpoint(path)
     network, spec = checkpoint.build(), checkpoint.image_spec
     _, curve = load_calibration(path)
@@ -73,14 +73,14 @@ def from_checkpoint(path: Path) -> Judged:
         with torch.inference_mode():
             return network.logit_and_map(prepared(images))[1].numpy()
 
-    return Judged(checkpoint.model_config.name, spec, _threshold_beside(path), score, heatmaps)
+    return ScoringModel(checkpoint.model_config.name, spec, _threshold_beside(path), score, heatmaps)
 
 
-def from_onnx(path: Path) -> Judged:
+def from_onnx(path: Path) -> ScoringModel:
     """An exported model with the manifest beside it, whose hash is checked first."""
     scorer = Scorer(path)
     manifest = scorer.manifest
-    return Judged(
+    return ScoringModel(
         manifest.model.backbone,
         manifest.image_spec,
         manifest.threshold,
@@ -90,7 +90,7 @@ def from_onnx(path: Path) -> Judged:
 
 
 def evaluate_folder(
-    judged: Judged,
+    model: ScoringModel,
     data: Path,
     *,
     part: str = "validation",
@@ -101,17 +101,16 @@ def evaluate_folder(
     pointing_photos: int = 0,
     seed: int = 0,
 ) -> Evaluation:
-    """Metrics with 95 % intervals of `judged` on the labelled photos in `data`.
+    """Metrics with 95 % intervals of `model` on the labelled photos in `data`.
 
     part: of a folder that is divided into Train and Validation; one that is not is taken whole. threshold: None takes the
-    model's own. family_by, group_by: regular expressions on a photo's name, see `families`. robustness_photos: of each class,
-    that are scored again as they get worse; none for 0. pointing_photos: real ones, of whose pseudo-fakes the heatmaps are
-    tried; none for 0.
+    model's own. family_by, group_by: regular expressions on a photo's name, see `families`. robustness_photos: how many of
+    each class are corrupted and scored again. pointing_photos: on pseudo-fakes of how many real photos heatmaps are tested.
     Raises `DataProblem` when the folder is not laid out as expected, `UsageError` when a class has no readable photo.
     """
     family_by, group_by = checked_pattern(family_by, "--family-by"), checked_pattern(group_by, "--group-by")
     photos = [p for p in find_photos(data) if part == "all" or p.part in (part, None)]
-    rows, raw, calibrated, unreadable = scores_of(judged, photos)
+    rows, raw, calibrated, unreadable = scores_of(model, photos)
     if unreadable:
         print(unreadable_warning(unreadable, len(photos)), file=sys.stderr)
     readable = [photos[row] for row in rows]
@@ -119,15 +118,15 @@ def evaluate_folder(
     counts = class_counts(labels)
     if min(counts.values()) < 1:
         raise UsageError(f"--data {data}: {counts['real']} readable real photos and {counts['fake']} fake; both are needed")
-    threshold = threshold or judged.threshold
+    threshold = threshold or model.threshold
     flagged = calibrated >= threshold
     families = family_names(names, family_by)
     groups = family_names(names, group_by) if group_by else None
     files = [photo.path for photo in readable]
-    pixels = pixels_of(files, judged.spec)
-    mistakes = find_mistakes(names, labels, raw, calibrated, threshold, pixels, judged.heatmaps)
+    pixels = pixels_of(files, model.spec)
+    mistakes = find_mistakes(names, labels, raw, calibrated, threshold, pixels, model.heatmaps)
     result = {
-        "model": judged.name,
+        "model": model.name,
         "data": shown(data.name),
         "part": part if any(p.part for p in photos) else "all",
         "counts": counts,
@@ -143,28 +142,28 @@ def evaluate_folder(
     }
     if robustness_photos:
         result["robustness"] = robustness.measure(
-            judged.score, judged.spec, readable, threshold=threshold, per_class=robustness_photos, seed=seed
+            model.score, model.spec, readable, threshold=threshold, per_class=robustness_photos, seed=seed
         )
     if pointing_photos:
         real = [photo.path for photo in readable if photo.label == REAL][:pointing_photos]
-        result["pointing_game"] = pointing.play(judged.heatmaps, judged.spec, real, seed=seed)
+        result["pointing_game"] = pointing.play(model.heatmaps, model.spec, real, seed=seed)
     return Evaluation(result, labels, raw, calibrated, mistakes)
 
 
-def scores_of(judged: Judged, photos: Sequence[Photo]) -> tuple[list[int], Floats, Floats, dict[str, str]]:
+def scores_of(model: ScoringModel, photos: Sequence[Photo]) -> tuple[list[int], Floats, Floats, dict[str, str]]:
     """Rows of the readable photos, their raw and calibrated probabilities, and why the others are not among them."""
     rows: list[int] = []
     unreadable: dict[str, str] = {}
     raw, calibrated = [np.empty(0, np.float32)], [np.empty(0, np.float32)]
     with tqdm(total=len(photos), desc="scoring", unit="photo", leave=False) as bar:
-        batches = decoded_batches([photo.path for photo in photos], judged.spec, BATCH)
+        batches = decoded_batches([photo.path for photo in photos], model.spec, BATCH)
         for start, batch in zip(range(0, len(photos), BATCH), batches, strict=True):
             entries = list(enumerate(batch, start))
             good = [(row, content) for row, content in entries if not isinstance(content, UnmaskError)]
             unreadable |= {photos[row].name: content.message for row, content in entries if isinstance(content, UnmaskError)}
             if good:
                 rows += [row for row, _ in good]
-                p, q = judged.score(np.stack([pixels for _, pixels in good]))
+                p, q = model.score(np.stack([pixels for _, pixels in good]))
                 raw.append(p)
                 calibrated.append(q)
             bar.update(len(batch))

@@ -25,8 +25,8 @@ Score = Callable[[NDArray[np.uint8]], tuple[NDArray[np.float32], NDArray[np.floa
 
 
 @dataclass(frozen=True)
-class Kind:
-    """One way to spoil a photo. levels: from mild to severe. change: the full-size photo as the file it would become."""
+class Corruption:
+    """One way to make a photo worse. levels: from mild to severe. change: makes the file that the full-size photo becomes."""
 
     name: str
     unit: str
@@ -66,17 +66,17 @@ def _screenshot(image: Image.Image, severity: float, rng: np.random.Generator) -
     return _jpeg(_scaled(image, 1 - 0.15 * severity), 95 - 12 * severity)
 
 
-KINDS = (
-    Kind("jpeg", "JPEG quality", (90, 70, 50, 30, 10), lambda image, level, rng: _jpeg(image, level)),
-    Kind(
+CORRUPTIONS = (
+    Corruption("jpeg", "JPEG quality", (90, 70, 50, 30, 10), lambda image, level, rng: _jpeg(image, level)),
+    Corruption(
         "blur",
         "blur, sigma in pixels",
         (0.5, 1, 2, 4),
         lambda image, level, rng: _blurred(image, level),
     ),
-    Kind("scale", "scaled down to", (0.75, 0.5, 0.35, 0.25), lambda image, level, rng: _lossless(_scaled(image, level))),
-    Kind("noise", "noise, standard deviation of 255", (2, 5, 10, 20), _noisy),
-    Kind("screenshot", "screenshot, severity", (1, 2, 3, 4), _screenshot),
+    Corruption("scale", "scaled down to", (0.75, 0.5, 0.35, 0.25), lambda image, level, rng: _lossless(_scaled(image, level))),
+    Corruption("noise", "noise, standard deviation of 255", (2, 5, 10, 20), _noisy),
+    Corruption("screenshot", "screenshot, severity", (1, 2, 3, 4), _screenshot),
 )
 
 
@@ -89,7 +89,7 @@ def measure(
     per_class: int = PER_CLASS,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """AUC and accuracy with 95 % intervals of a seeded choice of photos, untouched and at each level of each of `KINDS`.
+    """AUC and accuracy with 95 % intervals of a seeded choice of photos, untouched and at each level of each of `CORRUPTIONS`.
 
     photos: readable ones of both classes, of which at most `per_class` of each are taken. A change is made to the whole photo
     as it was decoded, before the spec's own resize, and stored as the file that would be sent; so a smaller photo really
@@ -97,20 +97,20 @@ def measure(
     """
     chosen = _chosen(photos, per_class, seed)
     labels = np.array([photo.label for photo in chosen], np.int64)
-    passes = 1 + sum(len(kind.levels) for kind in KINDS)
+    passes = 1 + sum(len(kind.levels) for kind in CORRUPTIONS)
     with tqdm(total=len(chosen) * passes, desc="robustness", unit="photo", leave=False) as bar:
 
-        def judged(change: Callable[[int, bytes], bytes]) -> dict[str, Any]:
+        def quality(change: Callable[[int, bytes], bytes]) -> dict[str, Any]:
             raw, calibrated = _scores(score, spec, chosen, change, bar)
             return _quality(labels, raw.astype(np.float64), calibrated >= threshold, seed)
 
-        untouched = judged(lambda row, data: data)
+        untouched = quality(lambda row, data: data)
         kinds = {
             kind.name: {
                 "unit": kind.unit,
-                "levels": [{"level": level, **judged(_changed(kind, level, seed))} for level in kind.levels],
+                "levels": [{"level": level, **quality(_changed(kind, level, seed))} for level in kind.levels],
             }
-            for kind in KINDS
+            for kind in CORRUPTIONS
         }
     return {"photos": class_counts(labels), "untouched": untouched, "kinds": kinds}
 
@@ -124,7 +124,7 @@ def _chosen(photos: Sequence[Photo], per_class: int, seed: int) -> list[Photo]:
     return [photos[i] for i in np.sort(np.concatenate(rows))]
 
 
-def _changed(kind: Kind, level: float, seed: int) -> Callable[[int, bytes], bytes]:
+def _changed(kind: Corruption, level: float, seed: int) -> Callable[[int, bytes], bytes]:
     """What a photo's file becomes; its noise is its own, and the same whichever thread draws it."""
     return lambda row, data: kind.change(_whole(data), level, np.random.default_rng([seed, row]))
 

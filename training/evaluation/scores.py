@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from detector.calibration import CalibrationCurve
 from detector.errors import FileError
+from detector.files import atomic_write, shown
 from detector.manifest import sha256
 from training.data.photos import CLASSES
 
@@ -48,7 +49,7 @@ class ScoreTable:
 
     def save(self, directory: Path, curve: CalibrationCurve) -> None:
         """Write `scores.csv`, with what `curve` makes of each score; float32 survives the trip exactly."""
-        with (directory / FILE).open("w", encoding="utf-8", newline="") as file:
+        with atomic_write(directory / FILE) as partial, partial.open("w", encoding="utf-8", newline="") as file:
             table = csv.writer(file, lineterminator="\n")
             table.writerow(_COLUMNS)
             for name, label, part, content, raw in zip(
@@ -72,9 +73,9 @@ class ScoreTable:
                 np.array([float(row["raw"]) if row["raw"] else np.nan for row in rows], np.float32),
             )
         except FileNotFoundError:
-            raise FileError(f"{path}: no such file; `unmask train` writes it into a run folder") from None
+            raise FileError(f"{shown(path)}: no such file; `unmask train` writes it into a run folder") from None
         except (OSError, KeyError, ValueError, TypeError, csv.Error):
-            raise FileError(f"{path}: is not a score table with the columns {', '.join(_COLUMNS)}") from None
+            raise FileError(f"{shown(path)}: is not a score table with the columns {', '.join(_COLUMNS)}") from None
 
 
 def content_hashes(paths: Sequence[Path]) -> tuple[str, ...]:

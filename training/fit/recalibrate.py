@@ -56,8 +56,8 @@ def recalibrate(
         require_enough(method, len(kept))
     except TooFewToCalibrate as error:
         raise TooFewToCalibrate(f"{error.message} ({without})" if without else error.message) from None
-    judged = from_checkpoint(run / BEST)
-    rows, raw, _, unreadable = scores_of(judged, kept)
+    model = from_checkpoint(run / BEST)
+    rows, raw, _, unreadable = scores_of(model, kept)
     if unreadable:
         print(unreadable_warning(unreadable, len(kept)), file=sys.stderr)
     labels = np.array([kept[row].label for row in rows], np.int64)
@@ -81,8 +81,8 @@ def recalibrate(
         method=method,
         target_fpr=target_fpr,
         seed=seed,
-        pixels=pixels_of(files, judged.spec),
-        heatmaps=judged.heatmaps,
+        pixels=pixels_of(files, model.spec),
+        heatmaps=model.heatmaps,
         held_out=held_out,
         calibrated_on={
             "recalibrated": True,

@@ -11,6 +11,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment
 
+from detector.files import atomic_write
 from training.options import without_places
 
 CARD = "MODEL_CARD.md"
@@ -44,8 +45,8 @@ trained and calibrated with Unmask.
 
 ## Uses
 
-For flagging photos that a person then looks at. Not for deciding about people by itself, not as evidence, and not for
-photos unlike those it was trained on: a detector knows the kinds of fakes that it has seen.
+Use it to flag photos that a person then looks at. Do not let it decide about people by itself, do not use it as evidence, and
+do not use it on photos unlike those it was trained on: a detector knows the kinds of fakes that it has seen.
 
 ## Training data
 
@@ -78,9 +79,9 @@ Calibration: {{ m.calibration.method }}, fitted on {{ m.calibration.n }} photos 
 
 ## Limits
 
-- Intervals tell how sure these numbers are on photos like these; they say nothing about other cameras, generators or
+- Intervals say how certain these numbers are for photos like these. They say nothing about other cameras, generators or
   editing tools.
-- Heavy compression, down-scaling and screenshots take away what it looks for; `unmask evaluate --robustness`
+- Heavy compression, down-scaling and screenshots remove what it looks for; `unmask evaluate --robustness`
   measures by how much.
 - Whether it errs more for some groups of people is unknown unless `evaluate --group-by` was run with labels for them.
 
@@ -109,7 +110,8 @@ def write_card(directory: Path, metrics: dict[str, Any]) -> Path:
         arguments={k: v for k, v in arguments.items() if v not in (None, [], False) and k not in STRENGTHS},
     )
     path = directory / CARD
-    path.write_text(text, encoding="utf-8")
+    with atomic_write(path) as partial:
+        partial.write_text(text, encoding="utf-8")
     return path
 
 

@@ -17,13 +17,13 @@ BODY = """\
 {% if m.history %}
 {{ m.history | length }} epochs of which number {{ m.best_epoch }} was kept, seed {{ m.arguments.seed }}.
 {% else %}
-put together from finished runs: {{ m.arguments.members | join(', ') }}.
+an ensemble of finished runs: {{ m.arguments.members | join(', ') }}.
 {% endif %}
 </p>
 {% endif %}
 {% if faults %}
 <div class="banner" role="alert"><b>Faults were injected into this run on purpose</b>
-It shows what mistakes do to a detector, and is not one to use.
+The run shows what mistakes do to a detector. Do not use it.
 <ul>{% for key, value in faults %}<li>{{ key }}{{ ': ' if key }}{{ value }}</li>{% endfor %}</ul></div>
 {% endif %}
 
@@ -36,9 +36,8 @@ It shows what mistakes do to a detector, and is not one to use.
 </section>
 
 <h2>{{ 'On the validation photos' if m.arguments else 'On these photos' }}</h2>
-<p>Each value is followed by its 95 % interval from 1000 stratified bootstrap resamples of the photos. The interval
-tells how far chance in the choice of these photos could move the value; it does not tell how the detector fares on photos from
-elsewhere.</p>
+<p>Each value has a 95 % interval from 1000 stratified bootstrap resamples of the photos. The interval says how much the value
+depends on which photos were drawn. It does not say how the detector does on photos from elsewhere.</p>
 <div class="wide"><table>
 <tr><th>Ranking, on the raw probability</th><th>value (95 % interval)</th></tr>
 {% for key, name in ranking %}
@@ -56,11 +55,11 @@ elsewhere.</p>
 {% endfor %}
 </table></div>
 <p class="soft">Precision, recall and F1 are those of the class Fake; FPR is the share of real photos called fake. TPR at an
-FPR is that of the loosest threshold that keeps to it on these very photos. ECE is over 15 bins with equally many photos;
-smooth ECE (Błasiok and Nakkiran 2024) needs no bins. Resampling adds noise of its own to both, and
-their intervals are moved back by as much.</p>
+FPR is that of the lowest threshold that keeps to this FPR on these photos. ECE is over 15 bins with equally many photos.
+Smooth ECE (Błasiok and Nakkiran 2024) needs no bins. Resampling adds noise of its own to both; their intervals are corrected
+for that.</p>
 {% if v.by_chance %}
-<p class="soft">Were the calibrated probabilities exactly right, so few photos would still show an ECE of about
+<p class="soft">If the calibrated probabilities were exactly right, this many photos would still show an ECE of about
 {{ '%.3f' % v.by_chance.ece.mean }} (up to {{ '%.3f' % v.by_chance.ece.high }}) and a smooth ECE of about
 {{ '%.3f' % v.by_chance.smooth_ece.mean }} (up to {{ '%.3f' % v.by_chance.smooth_ece.high }}) by chance alone.</p>
 {% endif %}
@@ -86,10 +85,10 @@ their intervals are moved back by as much.</p>
 <figure>{{ plot('confusion', 'Confusion matrix') }}
 <figcaption>Verdicts at the threshold {{ '%.4g' % v.threshold }}.</figcaption></figure>
 <figure>{{ plot('reliability', 'Reliability diagram') }}
-<figcaption>Reliability: what was said against what was true, with 95 %
-Wilson intervals; on the diagonal a probability means what it says.</figcaption></figure>
+<figcaption>Reliability: the probability that was given, and the share that was
+fake, with 95 % Wilson intervals. On the diagonal a probability means what it says.</figcaption></figure>
 <figure>{{ plot('scores_raw', 'Histogram of raw probabilities') }}
-<figcaption>What the network itself says of real and of fake photos.</figcaption></figure>
+<figcaption>Raw probabilities of real and of fake photos.</figcaption></figure>
 <figure>{{ plot('scores', 'Histogram of calibrated probabilities') }}
 <figcaption>The same after calibration, with the threshold.</figcaption></figure>
 </div>
@@ -139,8 +138,8 @@ is better. The row in bold is the method that is served; this table did not choo
 {% endif %}
 {% if m.robustness %}
 <h2>Robustness</h2>
-<p>{{ m.robustness.photos.real }} real and {{ m.robustness.photos.fake }} fake of these photos, spoilt at full size before they
-are prepared for the model, from mild to severe. Bands are 95 % intervals.</p>
+<p>{{ m.robustness.photos.real }} real and {{ m.robustness.photos.fake }} fake photos of these were corrupted at full size,
+from mild to severe, and then prepared for the model as usual. Bands are 95 % intervals.</p>
 <div class="plots">
 {% for name, kind in m.robustness.kinds.items() %}
 <figure>{{ plot('robustness_' ~ name, kind.unit) }}</figure>
@@ -149,10 +148,10 @@ are prepared for the model, from mild to severe. Bands are 95 % intervals.</p>
 {% endif %}
 {% if m.pointing_game and m.pointing_game.score %}
 <h2>Where it looks</h2>
-<p>On pseudo-fakes of {{ m.pointing_game.photos }} of the real photos, the place that spoke most for fake touched the blended
-region in <b>{{ m.pointing_game.score | interval }}</b> (the pointing game), and in
-<b>{{ m.pointing_game.centred | interval }}</b> once what is the same on all photos is taken off the maps. A place picked at
-random does in {{ '%.3f' % m.pointing_game.chance }}.</p>
+<p>On pseudo-fakes of {{ m.pointing_game.photos }} of the real photos, the strongest place of the heatmap lies in the
+blended region in a share of <b>{{ m.pointing_game.score | interval }}</b> (the pointing game), and of
+<b>{{ m.pointing_game.centred | interval }}</b> when the mean map is subtracted. For a random place it is
+{{ '%.3f' % m.pointing_game.chance }}.</p>
 {% endif %}
 {% if mistakes %}
 <h2>Worst mistakes</h2>
@@ -174,7 +173,7 @@ for real.</p>
 <h2>Training</h2>
 <div class="plots">
 <figure>{{ plot('loss', 'Loss by epoch') }}
-<figcaption>Fitting photos are scored while they are varied and with dropout, which makes them harder.</figcaption></figure>
+<figcaption>Training photos are scored with augmentation and dropout, which makes them harder.</figcaption></figure>
 <figure>{{ plot('auc', 'AUC by epoch') }}
 <figcaption>The epoch that was kept: the best on the tuning photos, or with a cosine schedule the last.</figcaption></figure>
 </div>
@@ -220,8 +219,8 @@ for real.</p>
 {{ 'float32' if m.speed.precision == 'no' else m.speed.precision }}. Reported scores are all in float32.</p>
 {% if m.history %}
 <p>{{ '%.0f' % m.speed.images_per_second }} photos a second (median over epochs). Of all the time,
-{{ '%.0f' % time.steps }} % went into steps of the network, {{ '%.0f' % time.waiting }} % into waiting for photos and
-{{ '%.0f' % time.judging }} % into judging the tuning photos.</p>
+training steps took {{ '%.0f' % time.steps }} %, waiting for photos {{ '%.0f' % time.waiting }} %, and
+scoring the tuning photos {{ '%.0f' % time.judging }} %.</p>
 <details><summary>Epochs</summary><div class="wide"><table>
 <tr><th class="n">epoch</th><th class="n">learning rate</th><th class="n">loss, fitting</th><th class="n">loss, tuning</th>
 <th class="n">AUC, fitting</th><th class="n">AUC, tuning</th>

@@ -128,7 +128,7 @@ def score_histograms(labels: NDArray[np.int64], p: NDArray[np.float64], what: st
 
 
 def robustness(kind: dict[str, Any], untouched: dict[str, dict[str, float]]) -> Plot:
-    """AUC and accuracy, with 95 % intervals, from untouched photos to the most spoilt."""
+    """AUC and accuracy, with 95 % intervals, from untouched photos to the worst level."""
 
     def draw(axes: Axes) -> None:
         rows = [untouched, *kind["levels"]]

@@ -106,8 +106,10 @@ def _plots(
     if history := metrics.get("history"):
         drawn["loss"] = plots.curves(history, metrics["best_epoch"], "loss", "loss (cross-entropy)")
         drawn["auc"] = plots.curves(history, metrics["best_epoch"], "auc", "AUC")
-    if spoilt := metrics.get("robustness"):
-        drawn |= {f"robustness_{name}": plots.robustness(kind, spoilt["untouched"]) for name, kind in spoilt["kinds"].items()}
+    if corrupted := metrics.get("robustness"):
+        drawn |= {
+            f"robustness_{name}": plots.robustness(kind, corrupted["untouched"]) for name, kind in corrupted["kinds"].items()
+        }
     return drawn
 
 

@@ -43,9 +43,9 @@ def summary_of_evaluation(result: dict[str, Any], out: Path | None = None) -> st
     if unreadable := result["unreadable"]:
         lines.append(f"skipped: {len(unreadable)} files that can't be read")
     lines += [*_families(result["families"] or []), *_groups(result["groups"] or [])]
-    if spoilt := result["robustness"]:
-        lines.append(f"robustness: AUC {spoilt['untouched']['auc']['value']:.3f} on untouched photos")
-        for kind in spoilt["kinds"].values():
+    if corrupted := result["robustness"]:
+        lines.append(f"robustness: AUC {corrupted['untouched']['auc']['value']:.3f} on untouched photos")
+        for kind in corrupted["kinds"].values():
             level = kind["levels"][-1]
             lines.append(f"  {kind['unit']} {level['level']:g}: AUC {interval(level['auc'])}")
     if (game := result["pointing_game"]) and game["score"]:
