@@ -170,7 +170,7 @@ def test_what_means_nothing_for_an_ensemble_is_refused(
     refused = [
         (tiny_set, members, ["--resume"], "--resume: an ensemble is not trained"),
         (tiny_set, members, ["--size", 64], "--size is 64 and was 32 for the members"),
-        (tiny_set, members, ["--no-calibrate"], "the members left photos aside"),
+        (tiny_set, members, ["--calibration", "none"], "the members left photos aside"),
         (tiny_set, members[:1] * 2, [], "two runs or more, each once"),
         (tiny_set, [members[0], tmp_path], [], "best_model.pth"),
         (tmp_path / "more", members, [], "not the photos that the members were trained on"),
