@@ -16,6 +16,7 @@ from cyclopts.validators import Number
 
 from detector.cpus import available_cpus
 from detector.errors import UsageError
+from detector.files import atomic_write, shown, write_json
 from unmask.parameters import Count, LabelledPhotos, Switch
 
 
@@ -108,6 +109,8 @@ def run(
 
     protocols = ("rest", "grpc") if protocol == "both" else (protocol,)
     load = Load(protocols, users, duration, warm_up, photos, photo_count)
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out {shown(out)}: is a file; give a folder")
     if artifacts is None and target is None:
         raise UsageError("give --artifacts DIR to start a server, or --target URL of one that runs")
     model = f"model.{archive}.onnx" if archive in ("int8", "fp16") else "model.onnx"
@@ -340,7 +343,8 @@ def results(
 
     at_once = jobs or available_cpus()
     measured = train_all([PhotoSet("faces", faces, 256), PhotoSet("composites", composites, 160)], weights, runs, at_once)
-    out.write_text(page(measured, at_once), encoding="utf-8")
+    with atomic_write(out) as partial:
+        partial.write_text(page(measured, at_once), encoding="utf-8")
     print(f"results: {out}")
     return 0
 
@@ -358,11 +362,10 @@ def _print_runs(report: dict[str, Any]) -> None:
 
 
 def _print_and_keep(result: dict[str, Any], out: Path | None) -> None:
-    text = json.dumps(result, indent=2)
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(text + "\n", encoding="utf-8")
-    print(text)
+        write_json(out, result)
+    print(json.dumps(result, indent=2))
 
 
 def _code(ok: bool, problem: str) -> int:
