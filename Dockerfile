@@ -3,7 +3,7 @@
 #   docker build -t unmask:1.0.0-gpu .                   reads artifacts/, runs on CUDA and on CPU
 #   docker build --target server -t unmask:server .      no model inside: mount one at /artifacts
 #
-# docs/kubernetes.md says how to build a smaller one for CPU, how to use a private index, and what was measured.
+# docs/how-to/kubernetes.md says how to build a smaller one for CPU, how to use a private index, and what was measured.
 
 # Any glibc image with Python 3.11 and its venv module will do; give a digest to pin it: python@sha256:...
 ARG BASE_IMAGE=python:3.11-slim-bookworm

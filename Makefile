@@ -95,6 +95,10 @@ release: setup ## check that this commit can be released, build the wheel, and p
 	@version=$$($(PY) -c 'import unmask; print(unmask.__version__)'); \
 	printf 'to release it:\n  git tag -a v%s -m "Unmask %s"\n  git push origin v%s\n' $$version $$version $$version
 
+.PHONY: docs
+docs: setup ## build the documentation into site/
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
+
 .PHONY: bench
 bench: setup ## roofline, then load on a real server, with an HTML report
 	$(PY) -m unmask bench roofline --artifacts $(ARTIFACTS)
@@ -105,7 +109,7 @@ fuzz: setup ## look for photos that break decode_image, for FUZZ_SECONDS=60
 	OMP_NUM_THREADS=1 $(PY) -m tests.fuzz_decode --seconds $(FUZZ_SECONDS)
 
 .PHONY: results
-results: setup ## train every architecture on two sets of photos and write docs/results.md (an hour or two on a CPU)
+results: setup ## train every architecture on two sets of photos and write docs/explanation/results.md (an hour or two on a CPU)
 	$(PY) -m unmask bench results --faces $(PHOTOS)/data/faces --composites $(PHOTOS)/data/composites \
 	  --weights $(PHOTOS)/weights/squeezenet1_1_imagenet_features.safetensors
 
@@ -123,4 +127,4 @@ lock: setup ## write requirements/*.lock again from pyproject.toml
 
 .PHONY: clean
 clean: ## remove what the demo and the tools wrote (not .venv)
-	rm -rf run artifacts demo reports .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf run artifacts demo reports site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,4 +1,4 @@
-"""Every error of every package: a code of its own, a status that fits, and a row in docs/api.md when clients can get it."""
+"""Every error of every package: a code of its own, a status that fits, and a row in the reference."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from detector.errors import ImageError, ModelOutputError, UnmaskError
+from docs.generate import errors_page
 from tests.conftest import ROOT
 
 PACKAGES = ("detector", "training", "export", "handlers", "serve", "benchmarks")
@@ -52,8 +53,11 @@ def test_errors_stand_in_one_module_of_their_package(errors, package):
     assert modules == {f"{package}.errors"}
 
 
-def test_every_code_that_a_server_answers_with_is_documented_with_its_status(errors):
-    table = dict(re.findall(r"^\| `([a-z0-9_]+)` \| (\d{3}) \|", (ROOT / "docs" / "api.md").read_text(), re.MULTILINE))
+def test_every_code_that_a_server_answers_with_is_in_the_reference_with_its_status(errors):
+    in_answers, _, of_commands = errors_page().partition("## Of commands")
     photos = [kind for kind in errors if issubclass(kind, ImageError) and kind is not ImageError]
     own = [kind for kind in errors if kind.__module__.startswith("handlers.")]
-    assert table == {kind.code: str(kind.status) for kind in (*photos, *own, ModelOutputError)}
+    answered = (*photos, *own, ModelOutputError)
+    row = re.compile(r"^\| `([a-z0-9_]+)` \| (\d+) \| \S", re.MULTILINE)
+    assert dict(row.findall(in_answers)) == {kind.code: str(kind.status) for kind in answered}
+    assert set(dict(row.findall(of_commands))) == {kind.code for kind in errors if kind not in (*answered, ImageError)}

@@ -35,7 +35,7 @@ TRANSFER = (
     *("--model", "squeezenet1_1", "--multiscale", "--augment", "crop", "--mixup", "0.3", "--amp", "auto"),
     *("--dropout", "0.3", "--lr", "4e-4", "--batch-size", "16", "--epochs", "20"),
 )
-# Blocks 4 and 5 on both sides of the last pooling; docs/performance.md has the others that were tried.
+# Blocks 4 and 5 on both sides of the last pooling; docs/explanation/performance.md has the others that were tried.
 FROZEN = (
     *("--model", "squeezenet1_1", "--multiscale", "--gram", "4,5", "--zoom", "1.5", "--freeze-backbone", "--augment", "flip"),
     *("--hidden", "256", "--mixup", "0.4", "--dropout", "0.5", "--lr", "3e-4", "--weight-decay", "0.01", "--epochs", "30"),

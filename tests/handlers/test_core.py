@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from base64 import b64encode
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from detector.errors import FileError, ImageError, UnmaskError, UsageError
 from detector.scorer import Scorer
 from detector.tolerance import LOGIT, TOLERANCES, disagreement
 from handlers.core import Core
 from handlers.engine import Scores
 from handlers.forms.base import Item
-from tests.conftest import ROOT, encode
+from tests.conftest import encode
 
 
 @pytest.fixture
@@ -226,15 +224,3 @@ def test_an_error_in_the_log_names_the_request_and_its_trace(onnx_engine, photos
     with caplog.at_level(logging.ERROR, "unmask"):
         Core(Failing(onnx_engine)).answer([Item({"data": photos[0]}, "mine", trace=trace), item(photos[1])])
     assert f"request mine, traceparent {trace}" in caplog.text
-
-
-def test_the_api_page_lists_every_code_that_an_answer_can_have_with_its_status():
-    def kinds(kind):
-        yield kind
-        for sub in kind.__subclasses__():
-            yield from kinds(sub)
-
-    own = [k for k in kinds(UnmaskError) if k.__module__.partition(".")[0] in ("detector", "handlers")]
-    answered = {(k.code, k.status) for k in own} - {(k.code, k.status) for k in (UsageError, FileError, ImageError)}
-    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
-    assert {(code, int(status)) for code, status in re.findall(r"^\| `(\w+)` \| (\d+) \|", page, re.MULTILINE)} == answered

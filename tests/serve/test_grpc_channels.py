@@ -24,8 +24,8 @@ CLIENTS = 6
 
 
 def channel_options() -> list[tuple[str, str | int]]:
-    """The ones that docs/api.md gives to clients."""
-    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    """The ones that docs/how-to/call.md gives to clients."""
+    page = (ROOT / "docs" / "how-to" / "call.md").read_text(encoding="utf-8")
     text = next(text for text in re.findall(r"```json\n(.*?)```", page, re.DOTALL) if "methodConfig" in json.loads(text))
     given = re.search(r"^options = (.*)$", page, re.MULTILINE)
     assert given

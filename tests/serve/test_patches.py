@@ -124,7 +124,7 @@ def test_a_change_that_makes_another_class_than_the_tested_one_is_refused(monkey
 
 
 def test_the_page_names_each_class_and_no_other():
-    page = (ROOT / "docs" / "torchserve.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "explanation" / "torchserve.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(org\.pytorch\.serve\.\S+)` \| `(\w+)", page, re.MULTILINE)
     methods = {
         (name.replace("/", "."), change.method)

@@ -320,9 +320,9 @@ def results(
     weights: Path,
     runs: Path = Path("reports/results"),
     jobs: Count | None = None,
-    out: Path = Path("docs/results.md"),
+    out: Path = Path("docs/explanation/results.md"),
 ) -> int:
-    """Train every architecture on two sets and write docs/results.md.
+    """Train every architecture on two sets and write docs/explanation/results.md.
 
     Parameters
     ----------

@@ -1,0 +1,166 @@
+"""The reference pages, written from the declarations: commands, settings, metrics, error codes and the Python names.
+
+A hook of MkDocs, for `python -m mkdocs` in the project's root: the pages are part of the site and lie nowhere as files.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Iterator
+from typing import Literal, get_args, get_origin
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+from detector.errors import ImageError, ModelOutputError, UnmaskError, UsageError
+from docs.commands_pages import command_pages
+from docs.python_page import python_page
+from serve.health import Health, SupervisorMetrics
+from serve.settings import Settings
+from training.calibration.methods import AUTO, BY_SIZE, METHODS
+
+try:
+    from handlers.metrics import Metric
+except ImportError:
+    Metric = ()
+
+PACKAGES = ("detector", "training", "export", "handlers", "serve", "benchmarks")
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the reference pages to those of the folder."""
+    for path, text in pages().items():
+        files.append(File.generated(config, path, content=text))
+    return files
+
+
+def pages() -> dict[str, str]:
+    """All generated pages: path in the site, and Markdown."""
+    return command_pages() | {
+        "reference/settings.md": settings_page(),
+        "reference/metrics.md": metrics_page(),
+        "reference/errors.md": errors_page(),
+        "reference/calibration.md": calibration_page(),
+        "reference/python.md": python_page(),
+    }
+
+
+def settings_page() -> str:
+    """Each setting of a server: its option, its variable, its sentence and its default."""
+    lines = [
+        "# Settings of a server\n",
+        "Each setting is an option of `unmask serve start` and an environment variable. The option wins over the variable,",
+        "and both over the default. A variable lists several folders as `PATH` does, separated by `:`. A switch is `true` or",
+        "`false` in a variable.\n",
+    ]
+    for name, field in Settings.model_fields.items():
+        if field.default_factory is not None:
+            default = (
+                str(inspect.getdoc(field.default_factory)).partition("\n")[0].partition(". ")[0].partition(" (")[0].rstrip(".")
+            )
+        else:
+            value = field.default
+            text = ":".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            default = f"`{text.lower() if isinstance(value, bool) else text}`" if text else ""
+        words = str(field.description)
+        accepted = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+        words += f" One of {', '.join(f'`{each}`' for each in accepted)}." if accepted else ""
+        words += f" Default: {default}." if default else ""
+        lines.append(f"`--{name.replace('_', '-')}`, `UNMASK_{name.upper()}`\n:   {words}\n")
+    return "\n".join([*lines, ""])
+
+
+def metrics_page() -> str:
+    """Each metric of `/metrics`: name, type, labels, help and buckets."""
+
+    class Nothing:
+        def health(self) -> Health:
+            return Health(alive=True, ready=True, reason="")
+
+    lines = [
+        "# Metrics\n",
+        "The supervisor serves them at `:8090/metrics`. [Watch a server](../how-to/prometheus.md) has the queries.\n",
+        "## Of the workers\n",
+        "Each worker writes these, and the supervisor adds them up.\n",
+        "| name | type | labels | meaning |",
+        "|---|---|---|---|",
+    ]
+    for metric in Metric:
+        kind, name = metric.value.kind.lower(), metric.value.name + ("_total" if metric.value.kind == "Counter" else "")
+        label = f"`{metric.value.label}`" if metric.value.label else ""
+        if metric.value.values:
+            label += f": {', '.join(f'`{value}`' for value in metric.value.values)}"
+        lines.append(f"| `{name}` | {kind} | {label} | {metric.value.text} |")
+    lines += ["", "Buckets of the histograms:\n"]
+    lines += [f"- `{m.value.name}`: {', '.join(f'{bound:g}' for bound in m.value.buckets)}" for m in Metric if m.value.buckets]
+    lines += ["", "## Of the supervisor\n", "| name | type | meaning |", "|---|---|---|"]
+    for family in SupervisorMetrics(Nothing()).collect():
+        name = family.name + ("_total" if family.type == "counter" else "")
+        lines.append(f"| `{name}` | {family.type} | {family.documentation} |")
+    return "\n".join([*lines, ""])
+
+
+def calibration_page() -> str:
+    """Each calibration method."""
+    lines = [
+        "# Calibration methods\n",
+        "A method turns raw probabilities into calibrated ones.",
+        f"The default, `{AUTO}`, chooses by the number of photos that are held out for calibration: the first of "
+        + ", ".join(f"`{name}`" for name in BY_SIZE)
+        + " that is advised for so many.\n",
+        "| `--calibration` | what it fits | fewest photos | advised from |",
+        "|---|---|---|---|",
+    ]
+    lines += [f"| `{m.name}` | {m.sentence} | {m.fewest} | {m.advised or m.fewest} |" for m in METHODS.values()]
+    return "\n".join([*lines, ""])
+
+
+def error_kinds() -> list[type[UnmaskError]]:
+    """All errors of the project, each in the module `errors` of its package."""
+    for package in PACKAGES:
+        importlib.import_module(f"{package}.errors")
+
+    def below(kind: type[UnmaskError]) -> Iterator[type[UnmaskError]]:
+        for child in kind.__subclasses__():
+            yield child
+            yield from below(child)
+
+    return [kind for kind in dict.fromkeys(below(UnmaskError)) if kind.__module__.partition(".")[0] in PACKAGES]
+
+
+def answered(kind: type[UnmaskError]) -> bool:
+    """Whether a server answers requests with this error."""
+    photo = issubclass(kind, ImageError) and kind is not ImageError
+    return photo or kind is ModelOutputError or kind.__module__.startswith("handlers.")
+
+
+def errors_page() -> str:
+    """Each code: its status or exit code, and when it comes."""
+    kinds = error_kinds()
+    lines = [
+        "# Error codes\n",
+        "A code is stable: match on it. The message beside it is for people and may change.\n",
+        "## In answers of a server\n",
+        "The form of such an answer is in [HTTP and gRPC](api.md#errors).\n",
+        "| code | status | when |",
+        "|---|---|---|",
+    ]
+    lines += [
+        f"| `{k.code}` | {k.status} | {_first(k)} |" for k in sorted(filter(answered, kinds), key=lambda k: (k.status, k.code))
+    ]
+    lines += [
+        "",
+        "## Of commands\n",
+        "A command prints `error: MESSAGE [CODE]` on standard error, and `error: MESSAGE` where its exit code is 2.\n",
+        "| code | exit code | when |",
+        "|---|---|---|",
+    ]
+    for kind in sorted((k for k in kinds if not answered(k) and k is not ImageError), key=lambda k: k.code):
+        lines.append(f"| `{kind.code}` | {2 if issubclass(kind, UsageError) else 1} | {_first(kind)} |")
+    return "\n".join([*lines, ""])
+
+
+def _first(thing: object) -> str:
+    """The first sentence of a docstring."""
+    return " ".join((inspect.getdoc(thing) or "").partition("\n\n")[0].split())
