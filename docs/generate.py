@@ -16,14 +16,10 @@ from mkdocs.structure.files import File, Files
 from detector.errors import ImageError, ModelOutputError, UnmaskError, UsageError
 from docs.commands_pages import command_pages
 from docs.python_page import python_page
+from handlers.metrics import Metric
 from serve.health import Health, SupervisorMetrics
 from serve.settings import Settings
 from training.calibration.methods import AUTO, BY_SIZE, METHODS
-
-try:
-    from handlers.metrics import Metric
-except ImportError:
-    Metric = ()
 
 PACKAGES = ("detector", "training", "export", "handlers", "serve", "benchmarks")
 
