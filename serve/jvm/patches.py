@@ -1,7 +1,7 @@
 """Six classes of TorchServe 0.12.0, changed where it can't be configured and put before its jar on the class path.
 
-`docs/explanation/torchserve.md` says for each why it is needed, what else was tried, and what would make it unnecessary. TorchServe
-is no longer maintained, so there is no release to wait for. The jar itself stays as it is.
+`docs/explanation/torchserve.md` says for each why it is needed, what else was tried, and what would make it unnecessary.
+TorchServe is no longer maintained, so there is no release to wait for. The jar itself stays as it is.
 """
 
 from __future__ import annotations
