@@ -53,6 +53,9 @@ def notable(aucs: dict[str, float], labels: NDArray[np.int64]) -> dict[str, floa
 
 def _auc(facts: Sequence[PhotoFacts], columns: tuple[str, ...], labels: NDArray[np.int64], rounds: int) -> float:
     values = [np.array([getattr(fact, column) for fact in facts]) for column in columns]
+    values = [v for v in values if (v != v[0]).any()]  # what is the same for all photos tells nothing apart
+    if not values:
+        return 0.5
     words = [v.dtype.kind == "U" for v in values]
     x = np.stack([_codes(v) if word else v.astype(np.float64) for v, word in zip(values, words, strict=True)], axis=1)
     model = HistGradientBoostingClassifier(
