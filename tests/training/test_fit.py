@@ -43,7 +43,16 @@ def _same_weights(a: Path, b: Path, name: str = "best_model.pth") -> bool:
 def test_a_run_folder_holds_what_the_next_stages_read(tiny_run: Path) -> None:
     models = {"best_model.pth", "final_model.pth", "last.pth"}
     assert {p.name for p in tiny_run.iterdir()} == models | {
-        *("calibrator.joblib", "calibration.json", "metrics.json", "scores.csv", "report", "cache", "MODEL_CARD.md"),
+        *(
+            "calibrator.joblib",
+            "calibration.json",
+            "metrics.json",
+            "scores.csv",
+            "run.yaml",
+            "report",
+            "cache",
+            "MODEL_CARD.md",
+        ),
     }
     for name in ("best_model.pth", "final_model.pth"):
         checkpoint = load_checkpoint(tiny_run / name)
