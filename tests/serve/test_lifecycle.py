@@ -197,10 +197,8 @@ def test_term_during_the_start_ends_it_cleanly(start):
 
 
 def test_a_killed_supervisor_takes_torchserve_with_it(start):
-    server = start()
-    while len(family := server.family()) < 3:  # the JVM and its worker
-        assert server.process.poll() is None, server.output
-        time.sleep(0.02)
+    server = start().await_ready()  # a worker that the JVM has not reached yet would wait for it for half a minute
+    family = server.family()
     server.process.kill()
     assert survivors(family, PATIENCE) == []
 
