@@ -63,6 +63,7 @@ def test_a_hub_out_of_reach_is_said_at_once_with_both_ways_out(
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "empty"))
     assert fit("--data", tiny_set, "--out", tmp_path / "run", "--model", "efficientnet_b0", "--device", "cpu") == 1
     said = capsys.readouterr().err
+    assert "the hub at http://127.0.0.1:9 can't be reached" in said
     assert "--weights FILE" in said
     assert "--no-pretrained" in said
     assert "Retrying" not in said

@@ -33,6 +33,10 @@ def check(options: FitOptions) -> None:
             from training.models.hub import fetch_weights
 
             fetch_weights(options.weights)
+        elif options.pretrained and not options.weights and not options.members:
+            from training.models.hub import require_weights
+
+            require_weights(options.model)
 
 
 def require_file(path: Path, hint: str) -> None:

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detector.errors import UnmaskError
-from training.errors import HubUnreachable, UnknownModel
-from training.models.hub import out_of_reach
+from training.errors import UnknownModel
+from training.models.hub import weights_unreachable
 
 
 def backbone(name: str, *, multiscale: bool = False, pretrained: bool = False) -> tuple[nn.Module, int]:
@@ -43,10 +43,7 @@ def backbone(name: str, *, multiscale: bool = False, pretrained: bool = False) -
     except Exception as error:  # requests, urllib, huggingface_hub and safetensors each have their own
         if not pretrained:
             raise
-        raise HubUnreachable(
-            f"pretrained weights of {name!r} can't be fetched: {out_of_reach()} ({type(error).__name__}); "
-            "give a local file with --weights FILE, or start from random weights with --no-pretrained"
-        ) from None
+        raise weights_unreachable(name, error) from None
     return features, _channels(features, name)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import threading
@@ -57,8 +58,28 @@ def fetch_weights(address: str) -> Path:
 
 def out_of_reach() -> str:
     """Why nothing comes from the hub, in a few words."""
-    offline = constants.HF_HUB_OFFLINE
+    # The variable itself: `impatient_hub` sets the constant that huggingface_hub makes of it.
+    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in constants.ENV_VARS_TRUE_VALUES
     return "HF_HUB_OFFLINE is set" if offline else f"the hub at {constants.ENDPOINT} can't be reached"
+
+
+def require_weights(name: str) -> None:
+    """Raise `HubUnreachable` when the hub does not answer and nothing was ever fetched, so that no weights can be here.
+
+    Whether those of one model are here takes timm to tell, and with it torch.
+    """
+    places = (Path(constants.HF_HUB_CACHE), Path(os.environ.get("TORCH_HOME", "~/.cache/torch")).expanduser() / "hub")
+    if not any(place.is_dir() and any(place.iterdir()) for place in places) and (constants.HF_HUB_OFFLINE or not _answers()):
+        raise weights_unreachable(name)
+
+
+def weights_unreachable(name: str, error: Exception | None = None) -> HubUnreachable:
+    """The error for pretrained weights that can't be had, with both ways out."""
+    kind = f" ({type(error).__name__})" if error else ""
+    return HubUnreachable(
+        f"pretrained weights of {name!r} can't be fetched: {out_of_reach()}{kind}; "
+        "give a local file with --weights FILE, or start from random weights with --no-pretrained"
+    )
 
 
 @contextmanager
