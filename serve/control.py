@@ -17,10 +17,10 @@ import httpx
 
 from detector.errors import UsageError
 from serve.errors import NotRunning, ServerUnreachable, StillRunning
-from serve.management import Management, Versions
 from serve.record import Record, find_record
 from serve.settings import Settings
 from serve.tokens import inference_token
+from serve.torchserve.management import Management, Versions
 
 STOP_MARGIN_SECONDS = 30.0
 

@@ -17,17 +17,17 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from serve import process
-from serve.artifacts import install_archives
 from serve.errors import ServerDied, StartupFailed
 from serve.health import Health, HealthServer
 from serve.jvm.patches import DRAINING, REFUSING
-from serve.logs import last_line, worker_exception
-from serve.management import Management, ModelStatus
 from serve.ports import reserved_ports
 from serve.record import FILE, Record, management_url, record_of, take_lock
-from serve.render import Command, Layout, render
 from serve.settings import Settings
 from serve.tokens import read_keys
+from serve.torchserve.artifacts import install_archives
+from serve.torchserve.logs import last_line, worker_exception
+from serve.torchserve.management import Management, ModelStatus
+from serve.torchserve.render import Command, Layout, render
 from serve.warm_up import warm_up
 
 POLL_SECONDS = 0.5

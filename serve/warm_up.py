@@ -9,7 +9,7 @@ from io import BytesIO
 
 from PIL import Image
 
-from serve.client import GrpcClient, RestClient
+from serve.client.client import GrpcClient, RestClient
 from serve.errors import StartupFailed
 from serve.record import Record
 

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from detector import ImageError, ImageSpec, Manifest, UnmaskError, Verdict, decode_image
     from detector.scorer import Scorer
-    from serve.client import Client, GrpcClient, RestClient
+    from serve.client.client import Client, GrpcClient, RestClient
 
 __version__ = "1.0.0"  # the one place: the package, the command, image tags and manifests take it from here
 
 _PUBLIC = {
-    "Client": "serve.client",
-    "GrpcClient": "serve.client",
+    "Client": "serve.client.client",
+    "GrpcClient": "serve.client.client",
     "ImageError": "detector",
     "ImageSpec": "detector",
     "Manifest": "detector",
-    "RestClient": "serve.client",
+    "RestClient": "serve.client.client",
     "Scorer": "detector.scorer",
     "UnmaskError": "detector",
     "Verdict": "detector",

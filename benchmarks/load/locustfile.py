@@ -24,7 +24,7 @@ from locust.env import Environment
 from benchmarks.load.checker import AnswerChecker
 from benchmarks.machine import busy_seconds
 from benchmarks.photos import Photo, load_photos
-from serve import grpc_stubs
+from serve.client import grpc_stubs
 from serve.settings import MODEL
 
 # Before any channel is made: without it one call blocks all users, since gRPC waits outside Python.

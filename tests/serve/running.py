@@ -20,7 +20,7 @@ from unittest import mock
 import httpx
 import psutil
 
-from serve.client import GrpcClient, RestClient
+from serve.client.client import GrpcClient, RestClient
 from serve.record import Record, find_record
 from unmask.__main__ import main
 

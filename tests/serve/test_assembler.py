@@ -7,10 +7,10 @@ import zipfile
 import pytest
 
 from serve.errors import ClassFileError
-from serve.java import frontend_jar
 from serve.jvm.assembler import assemble
 from serve.jvm.classfile import FIELD, INTERFACE_METHOD, METHOD, JavaClass
 from serve.jvm.instructions import NAMES, OPCODES, instructions
+from serve.jvm.java import frontend_jar
 from serve.jvm.method_code import MethodCode
 
 

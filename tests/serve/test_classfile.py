@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import pytest
 
 from serve.errors import ClassFileError
-from serve.java import frontend_jar
 from serve.jvm.classfile import DOUBLE, FIELD, LONG, METHOD, Attribute, JavaClass, Member, Reader
 from serve.jvm.instructions import instructions
+from serve.jvm.java import frontend_jar
 from serve.jvm.method_code import MethodCode
 from serve.jvm.patches import PATCHES
 from serve.jvm.stack_map import read_frames, write_frames

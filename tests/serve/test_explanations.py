@@ -16,7 +16,7 @@ from PIL import Image
 from detector import Manifest, decode_image
 from detector.scorer import Scorer
 from detector.tolerance import HEATMAP_IN_JSON, LOGIT, disagreement
-from serve import grpc_stubs
+from serve.client import grpc_stubs
 
 VALID = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 

@@ -18,7 +18,7 @@ NOBODY = 65533  # a user id without an entry in the password database
 homeless = pytest.mark.skipif(os.getuid() != 0, reason="only root can become a user without an entry in the password database")
 # The modules are imported before, since that user may not be allowed to read the interpreter's.
 BECOME = f"""
-import os, sys, serve.control, serve.grpc_stubs, unmask.__main__, unmask.commands.serve
+import os, sys, serve.control, serve.client.grpc_stubs, unmask.__main__, unmask.commands.serve
 os.setgroups([])
 os.setgid({NOBODY})
 os.setuid({NOBODY})
@@ -52,7 +52,7 @@ def test_folders_are_where_the_user_wants_them(monkeypatch, tmp_path):
 
 @homeless
 def test_without_a_home_they_are_in_a_private_temporary_folder(temporary):
-    done = as_nobody(temporary, "print(serve.settings.load_settings({}).state, serve.grpc_stubs.cache_dir())")
+    done = as_nobody(temporary, "print(serve.settings.load_settings({}).state, serve.client.grpc_stubs.cache_dir())")
     assert done.returncode == 0, done.stderr
     private = temporary / f"unmask-{NOBODY}"
     assert done.stdout.split() == [str(private / "state"), str(private / "cache" / "stubs")]

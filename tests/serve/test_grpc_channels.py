@@ -14,7 +14,7 @@ import grpc
 import numpy as np
 import psutil
 
-from serve import grpc_stubs
+from serve.client import grpc_stubs
 from serve.settings import MODEL
 from tests.conftest import encode
 from tests.serve.running import PATIENCE, ROOT, RunningServer, asking

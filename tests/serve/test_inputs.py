@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from detector.tolerance import LOGIT, PROBABILITY, TOLERANCES, disagreement
-from serve import grpc_stubs
-from serve.render import Layout, render
+from serve.client import grpc_stubs
 from serve.settings import Settings
+from serve.torchserve.render import Layout, render
 
 NUMBERS = ("logit", "raw_prob", "calibrated", "confidence")
 

@@ -18,11 +18,11 @@ import psutil
 import pytest
 
 from detector import FileError, Manifest, sha256
-from serve.artifacts import install_archives
-from serve.client import GrpcClient, RestClient
+from serve.client.client import GrpcClient, RestClient
 from serve.record import find_record, record_of
-from serve.render import Layout
 from serve.settings import Settings
+from serve.torchserve.artifacts import install_archives
+from serve.torchserve.render import Layout
 from serve.warm_up import REQUESTS
 from tests.serve.running import PATIENCE, asking, serve, serve_process, survivors
 

@@ -13,7 +13,7 @@ import grpc
 import httpx
 import pytest
 
-from serve.grpc_stubs import load
+from serve.client.grpc_stubs import load
 from serve.settings import MODEL
 from tests.serve.running import RunningServer
 

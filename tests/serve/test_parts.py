@@ -11,7 +11,8 @@ import psutil
 import pytest
 
 from detector import FileError
-from serve import grpc_stubs, java
+from serve.client import grpc_stubs
+from serve.jvm import java
 from serve.process import start, stop
 
 

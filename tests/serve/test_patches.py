@@ -13,12 +13,12 @@ import pytest
 
 from detector import FileError
 from serve.errors import ClassFileError
-from serve.java import find_java, frontend_jar
 from serve.jvm import patches
 from serve.jvm.assembler import assemble
 from serve.jvm.changes import Patch, Replace, Reword
 from serve.jvm.classfile import JavaClass
 from serve.jvm.instructions import SWITCHES, instructions
+from serve.jvm.java import find_java, frontend_jar
 from serve.jvm.method_code import MethodCode
 from serve.jvm.patches import PATCHES, write_patched_classes
 from tests.conftest import ROOT

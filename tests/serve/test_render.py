@@ -11,8 +11,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from serve.render import Layout, render
 from serve.settings import Settings, load_settings
+from serve.torchserve.render import Layout, render
 
 
 def properties(path: Path) -> dict[str, str]:

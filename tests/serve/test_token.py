@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from serve.client import GrpcClient, RestClient
+from serve.client.client import GrpcClient, RestClient
 from serve.tokens import read_keys
 from tests.serve.running import RunningServer, serve, serve_process, unmask
 

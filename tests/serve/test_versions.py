@@ -14,7 +14,7 @@ import pytest
 
 from detector import Manifest, sha256
 from export.archive import write_archive
-from serve.client import GrpcClient, RestClient
+from serve.client.client import GrpcClient, RestClient
 from tests.serve.running import RunningServer, serve, serve_process
 
 OLD, NEW = "1.0", "2.0-candidate"

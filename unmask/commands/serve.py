@@ -90,9 +90,9 @@ def token(
 
 def render(*, settings: ServerSettings = None, out: Annotated[Path, Parameter(help="Folder to write to.")]) -> int:
     """Write TorchServe's files and print the command that uses them."""
-    from serve.artifacts import install_archives
-    from serve.render import Layout
-    from serve.render import render as render_files
+    from serve.torchserve.artifacts import install_archives
+    from serve.torchserve.render import Layout
+    from serve.torchserve.render import render as render_files
 
     settings = settings or load_settings({})
     layout = Layout(out.resolve(), Path(tempfile.gettempdir()))
@@ -103,7 +103,7 @@ def render(*, settings: ServerSettings = None, out: Annotated[Path, Parameter(he
 
 def setup() -> int:
     """Generate the gRPC stubs and print their folder."""
-    from serve import grpc_stubs
+    from serve.client import grpc_stubs
 
     print(grpc_stubs.generate())
     return 0
@@ -145,8 +145,8 @@ def predict(
     if not files:
         raise UsageError("give one photo or more")
     from serve import control
-    from serve.client import GrpcClient, RestClient
-    from serve.predict import predict_files
+    from serve.client.client import GrpcClient, RestClient
+    from serve.client.predict import predict_files
     from serve.record import find_record
 
     record = find_record(_state(state))

@@ -73,7 +73,7 @@ class GrpcClient:
     def __init__(self, target: str, timeout: float = 60.0, *, version: str = "", token: str = "") -> None:
         import grpc
 
-        from serve.grpc_stubs import load
+        from serve.client.grpc_stubs import load
 
         self._grpc = grpc
         self._messages, services = load()

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from detector.errors import FileError, UsageError
 from detector.manifest import Manifest
-from serve.render import Layout
 from serve.settings import Settings
+from serve.torchserve.render import Layout
 
 
 def install_archives(settings: Settings, layout: Layout) -> dict[str, str]:

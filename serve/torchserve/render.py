@@ -12,7 +12,7 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 from detector.worker_settings import PREFIX, WorkerSettings
-from serve.java import find_java, find_torchserve, frontend_jar
+from serve.jvm.java import find_java, find_torchserve, frontend_jar
 from serve.jvm.patches import write_patched_classes
 from serve.settings import LOOPBACK, MODEL, Settings
 

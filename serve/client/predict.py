@@ -14,7 +14,7 @@ from typing import Any
 from detector.errors import FileError, UnmaskError
 from detector.files import shown
 from detector.verdict import error_body
-from serve.client import Client
+from serve.client.client import Client
 
 
 def predict_files(

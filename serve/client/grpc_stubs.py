@@ -16,7 +16,7 @@ from types import ModuleType
 
 from detector.errors import FileError
 from serve.folders import user_folder
-from serve.java import frontend_jar
+from serve.jvm.java import frontend_jar
 
 _SOURCES = ("inference.proto", "management.proto", "open_inference_grpc.proto")
 _IMPORTED = ("google/rpc/status.proto",)

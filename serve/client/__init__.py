@@ -1,0 +1,1 @@
+"""The client: REST and gRPC, and many files through either."""

@@ -1,0 +1,1 @@
+"""TorchServe from outside: the files it reads, its management API and its logs."""
