@@ -151,7 +151,7 @@ def test_the_examples_of_the_readme_run(folder, artifacts, photos):
     for answer in answers:
         assert answer["prediction"] == expected.prediction
         assert not disagreement(answer["logit"], expected.logit, LOGIT)
-    assert f"{expected.prediction} {expected.confidence}\n" in printed
+    assert f"{expected.prediction} {100 * expected.confidence:.1f} %\n" in printed
 
 
 @needs_curl
@@ -167,9 +167,9 @@ def test_the_tutorial_leads_from_photos_to_a_verdict(beginners_folder):
     printed = beginners_folder.run(ROOT / "docs" / "tutorial.md")
     assert "no leaks" in printed[1]
     *_, last = printed
-    prediction, confidence = last.split()
+    prediction, confidence, _ = last.split()
     assert prediction in ("Real", "Fake")
-    assert 0 <= float(confidence) <= 1
+    assert 0 <= float(confidence) <= 100
     assert Manifest.load(beginners_folder.path / "artifacts" / "manifest.json").model.backbone == "test_resnet"
     rows = (beginners_folder.path / "verdicts.csv").read_text().splitlines()
     assert len(rows) == 1 + len(list((beginners_folder.path / "photos" / "Validation").rglob("*.jpg")))
