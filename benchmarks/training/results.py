@@ -203,17 +203,19 @@ def _interval(value: dict[str, float]) -> str:
 
 _HEAD = """# Results
 
-Made by `make results`: each row is a run of `unmask train`, trained, calibrated and judged by itself. Intervals are
-95 % bootstrap ones over the validation photos, which no run used for anything else. `fold K` leaves the K-th of five folds
-aside to calibrate on; for the ensemble of all folds, each photo is scored for the curve by those that had left it aside. The
-`frozen` rows train a head alone, on features that the backbone computes once, and their `img/s` is that head's.
+`make results` writes this page. Each row is one run of `unmask train`, which trains, calibrates and evaluates by
+itself. Intervals are 95 % bootstrap intervals over the validation photos, which no run used for anything else. `fold
+K` calibrates on the K-th of five folds. In the ensemble of all folds, each photo is scored for the calibration by the
+runs that were not fitted on it. The `frozen` rows train only a head, on features that the backbone computes once;
+their `img/s` is the head's.
 
-Read them as what little data gives. Each set has a thousand photos or so to fit on; the rows that start from random weights
-train for minutes on a CPU at 128 pixels. They show that every architecture goes the whole road, not what it is worth: with hub
-weights, the default of `--model`, and more photos they are the ones to use. An AUC from 400 photos of one source says
-nothing about other generators, and an ECE of 0.03 to 0.05 is what 400 photos show of a perfectly calibrated detector.
+These are results of little data. Each set has about a thousand photos to fit on, and the rows that start from random
+weights train for minutes on a CPU at 128 pixels. They show that every architecture trains, calibrates and evaluates,
+not how good it can be: use them with hub weights, which are the default, and with more photos. An AUC from 400 photos
+of one source says nothing about other generators. With 400 photos even a perfectly calibrated detector shows an ECE
+of 0.03 to 0.05.
 
-Measured on {machine}, {threads} for each run, {jobs} at a time; `img/s` is training throughput there, in bfloat16, with
+Measured on {machine}, {threads} for each run, {jobs} at a time; `img/s` is training throughput there, in bfloat16, beside
 whatever else the machine was doing."""
 _NAMES = ("model", "weights from", "px", "epochs", "parameters", "checkpoint", "img/s", "AUC", "accuracy", "ECE raw",
           "ECE calibrated", "smooth ECE")  # fmt: skip
