@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -94,6 +95,41 @@ def test_every_metric_of_a_server_is_in_the_reference(reference, server, photos)
     exposed = dict(re.findall(r"^# TYPE (\w+) (\w+)$", text, re.MULTILINE))
     documented = dict(re.findall(r"^\| `(\w+)` \| (\w+) \|", reference["reference/metrics.md"], re.MULTILINE))
     assert documented == {name: kind for name, kind in exposed.items() if not name.endswith("_created")}
+
+
+def watched() -> tuple[list[str], list[str]]:
+    """The YAML and the queries of the page on Prometheus."""
+    page = (ROOT / "docs" / "how-to" / "prometheus.md").read_text(encoding="utf-8")
+    return re.findall(r"```yaml\n(.*?)```", page, re.DOTALL), re.findall(r"^\| [^|]+ \| `([^`]+)` \|$", page, re.MULTILINE)
+
+
+def test_the_queries_and_alerts_name_metrics_that_exist(reference):
+    documented = dict(re.findall(r"^\| `(\w+)` \| (\w+) \|", reference["reference/metrics.md"], re.MULTILINE))
+    series = {
+        name + end
+        for name, kind in documented.items()
+        for end in (("_bucket", "_count", "_sum") if kind == "histogram" else ("",))
+    }
+    yamls, queries = watched()
+    named = set(re.findall(r"\bunmask_\w+", "\n".join([*yamls, *queries])))
+    assert len(queries) > 5
+    assert named
+    assert named <= series
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian: prometheus)")
+def test_prometheus_accepts_the_configuration_the_alerts_and_the_queries(tmp_path):
+    (scraping, alerts), queries = watched()
+    records = {"groups": [{"name": "queries", "rules": [{"record": f"q{i}", "expr": q} for i, q in enumerate(queries)]}]}
+    for name, text, kind in (
+        ("prometheus.yml", scraping, "config"),
+        ("alerts.yml", alerts, "rules"),
+        ("queries.yml", json.dumps(records), "rules"),
+    ):
+        (tmp_path / name).write_text(text)
+        command = ["promtool", "check", kind, str(tmp_path / name)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_reference_is_the_same_on_another_machine(reference, tmp_path):
