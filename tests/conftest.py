@@ -50,16 +50,18 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what serves and what is slow. Under `--dist loadgroup` one worker runs all that serves, as two servers at once
-    would disturb each other; any other module's tests stay together, as they share its fixtures."""
+    """Mark what serves and what is slow, and put it into the groups that `--dist loadgroup` gives to one worker each: of the
+    tests that serve those of a folder, which share a server, and of all others those of a module, which share its fixtures."""
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         if fixtures & SERVE_FIXTURES:
             item.add_marker("serve")
         if fixtures & SLOW_FIXTURES:
             item.add_marker("slow")
+        module = item.nodeid.partition("::")[0]
+        folder = "/".join(module.split("/")[:2])
         serves = item.get_closest_marker("serve") is not None
-        item.add_marker(pytest.mark.xdist_group("serve" if serves else item.nodeid.partition("::")[0]))
+        item.add_marker(pytest.mark.xdist_group(f"serve, {folder}" if serves else module))
 
 
 @pytest.fixture(autouse=True)

@@ -216,7 +216,7 @@ def test_mixed_precision_trains_and_is_scored_in_full_precision(tiny_set: Path, 
         (["--weights", "nowhere.pth"], "nowhere.pth: no such file"),
         (["--resume", "--overwrite"], "give one of them"),
         (["--model", "efficientnet_b99", "--no-pretrained"], "neither in timm nor in torchvision"),
-        (["--amp", "fp16", "--device", "cpu"], "--amp fp16 needs CUDA"),
+        (["--amp", "fp16", "--device", "cpu", "--no-pretrained"], "--amp fp16 needs CUDA"),
     ],
 )
 def test_what_cannot_work_is_refused_in_a_line(

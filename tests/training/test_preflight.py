@@ -69,7 +69,7 @@ def test_what_does_something_is_not_noted(tmp_path: Path) -> None:
 
 
 def test_of_several_processes_the_first_alone_speaks(tiny_set: Path, tmp_path: Path, monkeypatch, capsys) -> None:
-    options = FitOptions(tiny_set, out=tmp_path / "run", label_noise_frac=0.3)
+    options = FitOptions(tiny_set, out=tmp_path / "run", pretrained=False, label_noise_frac=0.3)
     monkeypatch.setenv("RANK", "1")
     check(options)
     assert capsys.readouterr().err == ""
