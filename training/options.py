@@ -82,7 +82,7 @@ class FitOptions:
     mirror: Annotated[bool, _MODEL, _SWITCH] = False
     """Let an ensemble also score the mirror image of each photo: twice the work, a little better."""
     size: Annotated[OfTheModel[int], _MODEL, Parameter(name=("--size", "--img_size"))] = _UNTIL_FILLED
-    """Height and width in pixels that the model sees (the architecture's own, else 128)."""
+    """Height and width in pixels of the model's input (default: the architecture's, or 128)."""
     hidden: Annotated[OfTheModel[tuple[int, ...]], _MODEL, _NUMBERS] = _UNTIL_FILLED
     """Widths of the head's hidden layers, such as 512,128; `none` for a single linear layer."""
     dropout: Annotated[OfTheModel[float], _MODEL] = _UNTIL_FILLED
@@ -130,7 +130,7 @@ class FitOptions:
     """Seed of the division into parts."""
 
     epochs: Annotated[int, _SCHEDULE] = 20
-    """Most epochs."""
+    """Largest number of epochs."""
     batch_size: Annotated[int, _SCHEDULE, Parameter(name=("--batch-size", "--batch_size"))] = 32
     """Photos per step, over all processes together."""
     lr: Annotated[float, _SCHEDULE] = 1e-3
@@ -157,9 +157,9 @@ class FitOptions:
     device: Annotated[Literal["auto", "cpu", "cuda", "mps"], _MACHINE] = "auto"
     """Where to train."""
     workers: Annotated[int | None, _MACHINE] = None
-    """Loader processes (one less than there are CPUs for each training process, up to 4)."""
+    """Number of loader processes (default: one fewer than the CPUs of each training process, at most 4)."""
     cache_dir: Annotated[Path | None, _MACHINE] = None
-    """Folder for decoded photos (cache/ in the run folder)."""
+    """Folder for decoded photos (default: cache/ in the run folder)."""
     tensorboard: Annotated[bool, _MACHINE, _SWITCH] = False
     """Also write TensorBoard logs, to tensorboard/ in the run folder."""
     report: Annotated[bool, _MACHINE, Parameter(negative="--no-report")] = True
@@ -268,7 +268,7 @@ class GridOptions(FitOptions):
     out: Annotated[Path, Parameter(name=("--out", "--output_dir"))] = Path("faults")
     """Folder that the runs, the table and the plot are written to."""
     epochs: Annotated[int, _SCHEDULE] = 4
-    """Most epochs of each run."""
+    """Largest number of epochs of each run."""
 
 
 def without_places(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -39,10 +39,10 @@ def _names(type_: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
 
 Counts = Annotated[tuple[int, ...], Parameter(converter=_counts, n_tokens=1)]
 Seconds = Annotated[float, Parameter(validator=Number(gte=0.5, lte=86_400))]
-Photos = Annotated[Path | None, Parameter(name="--photos", help="Folder of photos to send (drawn ones).")]
-PhotoCount = Annotated[Count, Parameter(name="--photo-count", help="Photos that are sent in turn.")]
+Photos = Annotated[Path | None, Parameter(name="--photos", help="Folder of photos to send (default: drawn photos).")]
+PhotoCount = Annotated[Count, Parameter(name="--photo-count", help="How many photos to send, one after the other.")]
 Artifacts = Annotated[Path, Parameter(help="Folder that `unmask export` wrote.")]
-Workers = Annotated[Count | None, Parameter(name="--workers", help="Worker processes (the server's own default).")]
+Workers = Annotated[Count | None, Parameter(name="--workers", help="Number of worker processes (default: the server's).")]
 Out = Annotated[Path | None, Parameter(name="--out", help="Also write the JSON to this file.")]
 
 
@@ -86,17 +86,17 @@ def run(
     target
         REST address of a running server to load instead.
     target_grpc
-        Its gRPC address (the same host, port 7070).
+        gRPC address of that server (default: the same host, port 7070).
     target_metrics
-        Its metrics page (the same host, :8090/metrics).
+        Metrics page of that server (default: the same host, port 8090).
     users
-        Clients at a time.
+        Number of clients at the same time.
     duration
         Seconds for each protocol.
     warm_up
-        Seconds before, which are not counted.
+        Seconds of load before the measurement starts.
     protocol
-        What the clients speak.
+        Protocol of the clients.
     device
         Where the model runs.
     archive
@@ -152,7 +152,7 @@ def roofline(
     batch
         Batch sizes to measure, separated by commas.
     threads
-        CPUs to use (all that this process may use).
+        Number of CPUs to use (default: all that this process may use).
     """
     from benchmarks.machine import busy_cpus, machine
     from benchmarks.photos import describe, load_photos
@@ -195,17 +195,17 @@ def compare(
     Parameters
     ----------
     users
-        Clients at a time, separated by commas.
+        Numbers of clients at the same time, separated by commas.
     seconds
         Seconds for each load.
     warm_up
-        Seconds before each load, which are not counted.
+        Seconds of load before each measurement starts.
     roofline_seconds
         Seconds for each measurement of the roofline.
     batch
         Batch sizes of the roofline, separated by commas.
     peers
-        Other servers, separated by commas, or `none` (all that are known).
+        Other servers, separated by commas, or `none` (default: all that are known).
     rounds
         Rounds in which the server and the roofline are measured in turn.
     locust
@@ -250,7 +250,7 @@ def soak(
     Parameters
     ----------
     users
-        Clients at a time.
+        Number of clients at the same time.
     seconds
         Seconds of load.
     """
@@ -295,7 +295,7 @@ def training(
     epochs
         Epochs that are measured, after one more.
     pairs
-        Runs of each side.
+        Number of runs of each side.
     workers
         Loader processes of timm's side.
     device
@@ -335,7 +335,7 @@ def results(
     runs
         Folder for the runs.
     jobs
-        Runs at a time (the CPUs that there are).
+        Number of runs at the same time (default: one for each CPU).
     out
         Page to write.
     """

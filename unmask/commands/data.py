@@ -78,7 +78,7 @@ def demo_data(
     Parameters
     ----------
     count
-        Photos in all.
+        Number of photos.
     size
         Height and width in pixels.
     """

@@ -47,13 +47,13 @@ def evaluate(
     part
         Part of a folder that is divided into Train and Validation.
     threshold
-        Calibrated probability from which on a photo is Fake (the model's).
+        Call a photo Fake from this calibrated probability (default: the model's threshold).
     out
         Also write evaluation.json and report/index.html to this folder.
     family_by
-        Regular expression for a photo's family in its path (the sub-folder of its class folder).
+        Regular expression that finds a photo's family in its path (default: the sub-folder of its class folder).
     group_by
-        Regular expression for a photo's group, such as a source or a person, in its path.
+        Regular expression that finds a photo's group in its path, such as a source or a person.
     robustness
         Also score photos that are re-encoded, blurred, shrunk and made noisy.
     robustness_photos

@@ -45,15 +45,15 @@ def export(
     version
         Model version.
     threshold
-        Calibrated probability from which on a photo is Fake (the run's, or 0.5).
+        Call a photo Fake from this calibrated probability (default: the run's threshold, or 0.5).
     opset
         ONNX operator set.
     photos
-        Photos for the parity check (the run's, or drawn pictures).
+        Photos for the parity check (default: the run's, or drawn pictures).
     precision
         Models to write: float32 always, and beside it int8 for CPUs with VNNI or fp16 for GPUs.
     data
-        Labelled photos to choose and evaluate int8 and fp16 on (the run's).
+        Labelled photos to choose and evaluate int8 and fp16 on (default: the run's).
     allow_faulty
         Export a run with injected faults all the same.
     """
@@ -100,7 +100,7 @@ def verify(artifacts: Artifacts, /, *, photos: Path | None = None, json_: AsJson
     Parameters
     ----------
     photos
-        Photos to compare on (drawn pictures).
+        Photos to compare on (default: drawn pictures).
     """
     from export.checks import check_verify
 
@@ -129,9 +129,9 @@ def recalibrate(
     run
         The run that they were exported from.
     threshold
-        Calibrated probability from which on a photo is Fake (the run's).
+        Call a photo Fake from this calibrated probability (default: the run's threshold).
     photos
-        Photos for the parity check (the run's, or drawn pictures).
+        Photos for the parity check (default: the run's, or drawn pictures).
     """
     from export.checks import check_recalibrate
 

@@ -39,9 +39,9 @@ def score(
     device
         cpu, cuda or cuda:N.
     threads
-        Threads of ONNX Runtime; 0 takes all CPUs that it may use.
+        Number of threads of ONNX Runtime; 0 uses all CPUs that the process may use.
     batch
-        Photos that are scored at once.
+        How many photos to score in one batch.
     quiet
         Show no progress bar.
     """

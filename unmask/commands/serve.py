@@ -18,7 +18,9 @@ from serve.settings import PORTS, Settings, load_settings
 from unmask.parameters import Count, Switch
 
 ServerSettings = Annotated[Settings | None, Parameter(name="*")]
-State = Annotated[Path | None, Parameter(name="--state", help="State folder of the server (UNMASK_STATE, or the default).")]
+State = Annotated[
+    Path | None, Parameter(name="--state", help="State folder of the server (default: UNMASK_STATE, or one in your home).")
+]
 
 
 def start(*, settings: ServerSettings = None, free_ports: Switch = False, background: Switch = False) -> int:
@@ -29,7 +31,7 @@ def start(*, settings: ServerSettings = None, free_ports: Switch = False, backgr
     Parameters
     ----------
     free_ports
-        Take free ports for all that are not given.
+        Use a free port for each port that is not given.
     background
         Return when the server is ready, and leave it running.
     """
@@ -78,7 +80,7 @@ def promote(
 
 def token(
     *,
-    renew: Annotated[Switch, Parameter(help="Make a new one; the earlier one is refused at once.")] = False,
+    renew: Annotated[Switch, Parameter(help="Make a new token; the server refuses the earlier one at once.")] = False,
     state: State = None,
 ) -> int:
     """Print the token for predictions, or renew it."""
@@ -130,17 +132,17 @@ def predict(
     raw
         Decide on the raw probability.
     explain
-        Also print which places speak for the verdict, and write pictures of them to this folder.
+        Also write a picture with the heatmap of each photo to this folder.
     version
-        Version of the model (the default one).
+        Version of the model (default: the server's default version).
     token
-        Token of a server that asks for one (UNMASK_TOKEN; that of a server that runs here is known).
+        Token for a server that asks for one (default: UNMASK_TOKEN, or the token of the server that runs here).
     url
         Address of the predictions endpoint of a server that runs elsewhere.
     target
         HOST:PORT for gRPC of a server that runs elsewhere.
     concurrency
-        Photos that are sent at once.
+        How many photos to send at the same time.
     """
     if not files:
         raise UsageError("give one photo or more")
