@@ -11,7 +11,9 @@ from cyclopts import App, CycloptsError
 
 from detector.errors import UnmaskError, UsageError
 from unmask import __version__
-from unmask.registry import FOLDERS, build, overview
+from unmask.registry import FOLDERS, build, extra_for, overview
+
+OUR_PACKAGES = {"benchmarks", "detector", "export", "handlers", "serve", "training", "unmask"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,10 +57,22 @@ def _call(arguments: list[str]) -> int | None:
         result: int | None = command(*bound.args, **bound.kwargs)
     except CycloptsError as error:
         raise _usage_error(error) from None
+    except ImportError as error:
+        # cyclopts wraps what a command's module raises when it is imported.
+        cause = error.__cause__ if isinstance(error.__cause__, ModuleNotFoundError) else error
+        raise _not_installed(cause, arguments) from error
     except UsageError as error:
         error.message = _as_typed(error.message, app, arguments)
         raise
     return result
+
+
+def _not_installed(error: ImportError, arguments: Sequence[str]) -> Exception:
+    """What to install for a command whose packages are not there; the error itself where one of ours is missing."""
+    extra, package = extra_for(arguments), (error.name or "").partition(".")[0]
+    if not extra or not package or package in OUR_PACKAGES:
+        return error
+    return UsageError(f"this command needs {package}, which is not installed; install unmask[{extra}]")
 
 
 def _usage_error(error: CycloptsError) -> UsageError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,6 +66,8 @@ GROUPS: dict[str, tuple[Command, ...]] = {
         Command("bench results", "bench:results"),
     ),
 }
+EXTRAS = {"Train": "training", "Export": "export", "Serve": "serve", "Score": "score", "Measure": "benchmarks"}
+"""What to install for the commands of a group."""
 FOLDERS = {"serve": "Start, stop and inspect a server.", "bench": "Measure servers and training."}
 
 
@@ -92,6 +95,15 @@ def build() -> App:
         folder, _, name = command.name.rpartition(" ")
         (folders[folder] if folder else app).command(f"unmask.commands.{command.function}", name=name)
     return app
+
+
+def extra_for(arguments: Sequence[str]) -> str:
+    """The extra of this package that a command line needs; "" where it names no command."""
+    typed = " ".join(arguments)
+    for group, commands in GROUPS.items():
+        if any(typed == command.name or typed.startswith(f"{command.name} ") for command in commands):
+            return "server" if typed.startswith("predict") else EXTRAS[group]
+    return ""
 
 
 def overview(folder: str = "") -> str:

@@ -17,7 +17,7 @@ from detector.tolerance import PROBABILITY, disagreement
 from tests import mutated
 from tests.serve.running import PATIENCE, ROOT, RunningServer
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.serve]
 
 STATUS = {
     "empty_image": 400,

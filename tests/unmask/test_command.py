@@ -151,6 +151,28 @@ sys.exit(main(sys.argv[1:]))"""
     assert done.stdout.startswith(f"Usage: unmask {name}")
 
 
+@pytest.mark.parametrize(
+    ("command", "package", "extra"),
+    [
+        ("inspect {file}", "torch", "training"),
+        ("verify {folder}", "onnxruntime", "export"),
+        ("serve status", "pydantic_settings", "serve"),
+        ("predict {file}", "httpx", "server"),
+        ("score --model model.onnx {file}", "tqdm", "score"),
+        ("bench roofline --artifacts {folder}", "psutil", "benchmarks"),
+    ],
+)
+def test_a_package_that_is_not_installed_is_named_with_what_installs_it(command, package, extra, tmp_path):
+    file = tmp_path / "a.pth"
+    file.touch()
+    # A name that is None in sys.modules is a module that is not there.
+    code = f"import sys; sys.modules[{package!r}] = None; from unmask.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    words = command.format(file=file, folder=tmp_path).split()
+    done = subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == f"error: this command needs {package}, which is not installed; install unmask[{extra}]\n"
+
+
 def test_output_that_nobody_reads_is_no_traceback():
     process = subprocess.Popen(
         [sys.executable, "-m", "unmask", "--help"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
