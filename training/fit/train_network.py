@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from detector.errors import UsageError
 from training.data.loader import Item, default_workers, make_loader
 from training.faults.injection import make_fault
 from training.fit.device import machine, versions
@@ -21,10 +24,9 @@ from training.fit.frozen import FrozenFeatures, open_features
 from training.fit.loop import Recipe, Trainer
 from training.fit.prepared import PreparedPhotos, prepare_photos
 from training.fit.publish import publish_run
-from training.fit.resume import interrupted, require_same_photos
 from training.fit.run_folder import FINAL, LAST, claim, clear, write_options
 from training.models.build import ModelConfig
-from training.models.checkpoint import Checkpoint, save_checkpoint
+from training.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from training.models.networks import PooledNet
 from training.models.weights import initial_model
 from training.options import FitOptions, faults_in
@@ -38,7 +40,7 @@ def train_network(options: FitOptions, accelerator: Accelerator) -> dict[str, An
     main, out, spec, arguments = accelerator.is_main_process, options.out, options.image_spec, options.recorded()
     if main:
         claim(out, resume=options.resume, overwrite=options.overwrite)
-    earlier = interrupted(out, arguments) if options.resume else None
+    earlier = _interrupted(out, arguments) if options.resume else None
     config = ModelConfig(
         options.model,
         options.hidden,
@@ -54,7 +56,7 @@ def train_network(options: FitOptions, accelerator: Accelerator) -> dict[str, An
             model = earlier.build()
         else:
             model = initial_model(config, spec, weights=options.weights, pretrained=options.pretrained)
-    photos = prepare_photos(options, accelerator, admit=partial(require_same_photos, earlier, out))
+    photos = prepare_photos(options, accelerator, admit=partial(_require_same_photos, earlier, out))
     if main and not earlier:
         clear(out)
         write_options(out, arguments)
@@ -153,3 +155,24 @@ def _features(
             network, config, photos.cache, evaluator.spec, accelerator.device, progress=accelerator.is_main_process
         )
     return FrozenFeatures(kept, labels), FrozenFeatures(kept, photos.labels)
+
+
+def _interrupted(out: Path, arguments: Mapping[str, Any]) -> Checkpoint | None:
+    """The last checkpoint of the run in `out`; None where no epoch was finished.
+
+    Raises `UsageError` when it was trained with other arguments than these; where its photos lay is of no matter.
+    """
+    if not (out / LAST).is_file():
+        return None
+    checkpoint = load_checkpoint(out / LAST)
+    then, now = ({k: v for k, v in values.items() if k != "data"} for values in (checkpoint.arguments, arguments))
+    differing = [f"{k} was {then.get(k)!r} and is {now.get(k)!r}" for k in sorted({*then, *now}) if then.get(k) != now.get(k)]
+    if differing:
+        raise UsageError(f"--resume: this is not the run in {out}: {'; '.join(differing)}")
+    return checkpoint
+
+
+def _require_same_photos(checkpoint: Checkpoint | None, out: Path, fingerprint: str) -> None:
+    """Raise `UsageError` when there is a checkpoint and `fingerprint` is not that of the photos that it was trained on."""
+    if checkpoint and checkpoint.fingerprint != fingerprint:
+        raise UsageError(f"--resume: this is not the run in {out}: the photos are not the same")
