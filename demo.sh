@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole road once: photos in, a calibrated verdict out of a real TorchServe. `make demo` calls this.
+# Every stage once: photos in, a calibrated verdict out of a real TorchServe. `make demo` calls this.
 # DATA: labelled photos (the drawn set is made when it is demo/data). RUN, ARTIFACTS: where the results go.
 # FIT: options for training, in place of the ones that suit the drawn set.
 set -euo pipefail

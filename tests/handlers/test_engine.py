@@ -81,7 +81,7 @@ def test_tensorrt_is_for_onnx_models(archives):
         load_engine(archives["torchscript"], device="tensorrt:0")
 
 
-def test_the_onnx_road_imports_no_torch(archives):
+def test_the_onnx_archive_imports_no_torch(archives):
     program = (
         "import sys, pathlib; from handlers.service import Service; from handlers.engine import load_engine;"
         f"load_engine(pathlib.Path({str(archives['onnx'])!r}), threads=1); sys.exit('torch' in sys.modules)"

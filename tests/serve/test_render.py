@@ -70,7 +70,7 @@ def test_nothing_from_outside_overrides_the_rendered_files(layout):
     assert sys.executable in command.arguments
 
 
-def test_torch_is_stood_in_for_on_the_onnx_road_only(layout):
+def test_torch_is_replaced_for_the_onnx_archives_only(layout):
     rendered(layout, archive="onnx")
     assert (layout.python / "torch.py").is_file()
     rendered(layout, archive="torchscript")

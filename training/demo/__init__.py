@@ -1,1 +1,1 @@
-"""The drawn set: portraits made with code, photographed or forged, so that the whole road runs with no data of your own."""
+"""The drawn set: portraits made with code, photographed or forged, so that every stage runs without data of your own."""

@@ -1,4 +1,4 @@
-"""Demo data: writes the embedded set of photographed and forged portraits, so that the whole road runs with no download."""
+"""Demo data: writes the embedded set of photographed and forged portraits, so that every stage runs without a download."""
 
 from __future__ import annotations
 
