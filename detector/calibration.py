@@ -75,7 +75,7 @@ class CalibrationCurve:
     @property
     def max_slope(self) -> float:
         """Largest slope between two knots: how far a unit of noise in the raw probability moves the calibrated one."""
-        return float((np.diff(self.y.astype(np.float64)) / np.diff(self.x.astype(np.float64))).max())
+        return float(np.max(np.diff(self.y.astype(np.float64)) / np.diff(self.x.astype(np.float64))))
 
     def with_max_slope(self, limit: float) -> CalibrationCurve:
         """The curve with each step widened into a ramp that is no steeper than `limit`, float32 rounding included.

@@ -61,4 +61,4 @@ def measure_noise(runners: Sequence[Runner], images: Pixels) -> Noise:
 
 
 def _spread(answers: list[Floats]) -> float:
-    return float(np.ptp(np.stack(answers).astype(np.float64), axis=0).max())
+    return float(np.max(np.ptp(np.stack(answers).astype(np.float64), axis=0)))

@@ -129,7 +129,8 @@ def _mask(rng: Generator, height: int, width: int) -> NDArray[np.float32]:
     x, y = rng.normal(0.5, 0.07, 2).clip(0.35, 0.65) * _GRID
     across, down = rng.uniform(0.18, 0.36) * _GRID, rng.uniform(0.18, 0.4) * _GRID
     turns = np.sort(rng.uniform(0, 2 * pi, int(rng.integers(8, 17))))
-    turns = turns if np.diff(turns, append=turns[0] + 2 * pi).max() < pi / 1.5 else np.linspace(0, 2 * pi, 12, endpoint=False)
+    widest = float(np.max(np.diff(turns, append=turns[0] + 2 * pi)))
+    turns = turns if widest < pi / 1.5 else np.linspace(0, 2 * pi, 12, endpoint=False)
     reach = rng.uniform(0.8, 1.0, len(turns))
     drawn = Image.new("L", (_GRID, _GRID))
     points = [(x + across * r * cos(t), y + down * r * sin(t)) for t, r in zip(turns, reach, strict=True)]
@@ -140,7 +141,7 @@ def _mask(rng: Generator, height: int, width: int) -> NDArray[np.float32]:
     core = first.point([0] * 250 + [255] * 6)
     soft = core.filter(ImageFilter.GaussianBlur(rng.uniform(0.8, 2.4)))
     mask = np.asarray(soft.resize((width, height), Image.Resampling.BICUBIC), np.float32)
-    return mask * np.float32(RATIOS[int(rng.integers(len(RATIOS)))] / max(float(mask.max()), 1.0))
+    return mask * np.float32(RATIOS[int(rng.integers(len(RATIOS)))] / max(float(np.max(mask)), 1.0))
 
 
 def _coarse(rng: Generator) -> NDArray[np.float32]:

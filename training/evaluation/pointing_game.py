@@ -49,7 +49,7 @@ def play(heatmaps: Heatmaps, spec: ImageSpec, real: Sequence[Path], *, seed: int
     return {
         "photos": len(heat),
         "score": wilson(_hits(heat, where), len(heat)),
-        "centred": wilson(_hits(heat - heat.mean(axis=0), where), len(heat)),
+        "centred": wilson(_hits(heat - heat.mean(axis=0, dtype=np.float32), where), len(heat)),
         "chance": float(where.mean()),
     }
 
@@ -61,7 +61,7 @@ def _hits(heat: NDArray[np.float32], where: NDArray[np.bool_]) -> int:
 
 def _cells(mask: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.bool_]:
     """Which of the map's cells touch the region where the mask is strong, bool of `shape`."""
-    forged = mask > FORGED * mask.max()
+    forged = mask > FORGED * np.max(mask)
     cells = np.zeros(shape, bool)
     rows, columns = np.nonzero(forged)
     cells[rows * shape[0] // mask.shape[0], columns * shape[1] // mask.shape[1]] = True
