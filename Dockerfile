@@ -29,7 +29,7 @@ COPY detector /app/detector
 COPY serve /app/serve
 COPY unmask /app/unmask
 WORKDIR /app
-RUN PYTHONDONTWRITEBYTECODE=1 UNMASK_STUBS=/app/stubs /opt/unmask/bin/unmask serve setup \
+RUN PYTHONDONTWRITEBYTECODE=1 UNMASK_STUBS=/app/stubs /opt/unmask/bin/python -m unmask serve setup \
     && /opt/unmask/bin/python -m compileall -q /app
 
 FROM ${BASE_IMAGE} AS server
