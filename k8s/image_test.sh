@@ -158,7 +158,7 @@ from PIL import Image
 photo = Path(tempfile.mkdtemp()) / "photo.jpg"
 Image.radial_gradient("L").convert("RGB").save(photo, quality=90)
 def client(*flags):
-    command = [sys.executable, "-m", "serve", "predict", *flags, str(photo)]
+    command = [sys.executable, "-m", "unmask", "predict", *flags, str(photo)]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, timeout=50).stdout)
 url = "http://127.0.0.1:8080/predictions/detector"
 request = urllib.request.Request(url, photo.read_bytes(), {"Content-Type": "image/jpeg"})
@@ -198,14 +198,14 @@ if sys.argv[1:] == ["strict"]:
     status = dict(line.split(":\t", 1) for line in Path("/proc/1/status").read_text().splitlines() if ":\t" in line)
     root = next(line.split() for line in Path("/proc/mounts").read_text().splitlines() if line.split()[1] == "/")
     found |= {
-        "process 1": Path("/proc/1/cmdline").read_text().split("\0")[1:4],
+        "process 1": Path("/proc/1/cmdline").read_text().split("\0")[1:5],
         "capabilities": int(status["CapPrm"], 16) | int(status["CapBnd"], 16),
         "no new privileges": status["NoNewPrivs"],
         "seccomp": status["Seccomp"],
         "root": root[3].split(",")[0],
     }
     expected |= {
-        "process 1": ["-m", "serve", "start"],
+        "process 1": ["-m", "unmask", "serve", "start"],
         "capabilities": 0,
         "no new privileges": "1",
         "seccomp": "2",
