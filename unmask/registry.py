@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cyclopts import App, Parameter
 
 from unmask.config_file import read_config_file
+
+
+@cache
+def _docstrings(module: str) -> dict[str, str]:
+    """The docstring of each function of a module of commands."""
+    source = (Path(__file__).with_name("commands") / f"{module}.py").read_text(encoding="utf-8")
+    return {n.name: ast.get_docstring(n) or "" for n in ast.parse(source).body if isinstance(n, ast.FunctionDef)}
 
 
 class Command(NamedTuple):
@@ -22,9 +30,7 @@ class Command(NamedTuple):
     def summary(self) -> str:
         """The first line of the function's docstring, read without importing its module."""
         module, _, name = self.function.partition(":")
-        source = (Path(__file__).with_name("commands") / f"{module}.py").read_text(encoding="utf-8")
-        found = next(n for n in ast.parse(source).body if isinstance(n, ast.FunctionDef) and n.name == name)
-        return (ast.get_docstring(found) or "").partition("\n")[0]
+        return _docstrings(module)[name].partition("\n")[0]
 
 
 ABOUT = "Train, calibrate, export and serve a deepfake-image detector."
@@ -62,8 +68,8 @@ GROUPS: dict[str, tuple[Command, ...]] = {
         Command("bench roofline", "bench:roofline"),
         Command("bench compare", "bench:compare"),
         Command("bench soak", "bench:soak"),
-        Command("bench training", "bench:training"),
-        Command("bench results", "bench:results"),
+        Command("bench training", "bench_training:training"),
+        Command("bench results", "bench_training:results"),
     ),
 }
 EXTRAS = {"Train": "training", "Export": "export", "Serve": "serve", "Score": "score", "Measure": "benchmarks"}

@@ -1,13 +1,11 @@
-"""`unmask bench …`."""
+"""`unmask bench run`, `roofline`, `compare` and `soak`: servers, measured."""
 
 from __future__ import annotations
 
 import json
-import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,8 +14,9 @@ from cyclopts.validators import Number
 
 from detector.cpus import available_cpus
 from detector.errors import UsageError
-from detector.files import atomic_write, shown, write_json
-from unmask.parameters import Count, LabelledPhotos, Switch
+from detector.files import shown, write_json
+from unmask.commands.term import stopped_by_term
+from unmask.parameters import Count, Switch
 
 
 def _counts(type_: Any, tokens: Sequence[Token]) -> tuple[int, ...]:
@@ -46,22 +45,7 @@ Workers = Annotated[Count | None, Parameter(name="--workers", help="Number of wo
 Out = Annotated[Path | None, Parameter(name="--out", help="Also write the JSON to this file.")]
 
 
-def _stopped_by_term(command: Callable[..., int]) -> Callable[..., int]:
-    """CI and `timeout` send TERM: what was started is stopped for it as for Ctrl-C, and in the background too, where a shell
-    makes us deaf to SIGINT itself."""
-
-    @wraps(command)
-    def call(*args: Any, **kwargs: Any) -> int:
-        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-        try:
-            return command(*args, **kwargs)
-        finally:
-            signal.signal(signal.SIGTERM, before)
-
-    return call
-
-
-@_stopped_by_term
+@stopped_by_term
 def run(
     *,
     artifacts: Annotated[Path | None, Parameter(help="Folder that `unmask export` wrote: served, and compared with.")] = None,
@@ -129,7 +113,7 @@ def run(
     return _code(report["ok"], "not every request was answered and passed its check")
 
 
-@_stopped_by_term
+@stopped_by_term
 def roofline(
     *,
     artifacts: Artifacts,
@@ -173,7 +157,7 @@ def roofline(
     return 0
 
 
-@_stopped_by_term
+@stopped_by_term
 def compare(
     *,
     artifacts: Artifacts,
@@ -234,7 +218,7 @@ def compare(
     return _code(result["ok"], "not every request was answered and passed its check")
 
 
-@_stopped_by_term
+@stopped_by_term
 def soak(
     *,
     artifacts: Artifacts,
@@ -267,86 +251,6 @@ def soak(
         result = measure(server, load, known)
     _print_and_keep({**result, "machine": machine()}, out)
     return _code(result["ok"], "requests failed, or the server holds more and more")
-
-
-@_stopped_by_term
-def training(
-    *,
-    data: LabelledPhotos,
-    model: str = "efficientnet_b0",
-    size: Count = 128,
-    batch_size: Count = 32,
-    epochs: Count = 2,
-    pairs: Count = 3,
-    workers: Annotated[int, Parameter(validator=Number(gte=0))] = 4,
-    device: Literal["cpu", "cuda"] = "cpu",
-    bf16: Switch = False,
-) -> int:
-    """Compare training throughput with timm's recipe.
-
-    Parameters
-    ----------
-    model
-        Name of a timm model.
-    size
-        Height and width in pixels.
-    batch_size
-        Photos per step.
-    epochs
-        Epochs that are measured, after one more.
-    pairs
-        Number of runs of each side.
-    workers
-        Loader processes of timm's side.
-    device
-        Where to train.
-    bf16
-        Use bfloat16 autocast on both sides.
-    """
-    from benchmarks.machine import busy_cpus, machine
-    from benchmarks.training.throughput import TrainingSettings, compare_training
-
-    busy = busy_cpus()
-    settings = TrainingSettings(data, model, size, batch_size, epochs, pairs, workers, device, bf16)
-    print(json.dumps({**compare_training(settings), "machine": machine(), "busy_cpus_before": busy}, indent=2))
-    return 0
-
-
-@_stopped_by_term
-def results(
-    *,
-    faces: Path,
-    composites: Path,
-    weights: Path,
-    runs: Path = Path("reports/results"),
-    jobs: Count | None = None,
-    out: Path = Path("docs/explanation/results.md"),
-) -> int:
-    """Train every architecture on two sets and write docs/explanation/results.md.
-
-    Parameters
-    ----------
-    faces
-        Folder of 256 px portraits, photographed or generated.
-    composites
-        Folder of 160 px portraits, some composited.
-    weights
-        ImageNet features of squeezenet1_1.
-    runs
-        Folder for the runs.
-    jobs
-        Number of runs at the same time (default: one for each CPU).
-    out
-        Page to write.
-    """
-    from benchmarks.training.results import PhotoSet, page, train_all
-
-    at_once = jobs or available_cpus()
-    measured = train_all([PhotoSet("faces", faces, 256), PhotoSet("composites", composites, 160)], weights, runs, at_once)
-    with atomic_write(out) as partial:
-        partial.write_text(page(measured, at_once), encoding="utf-8")
-    print(f"results: {out}")
-    return 0
 
 
 def _print_runs(report: dict[str, Any]) -> None:

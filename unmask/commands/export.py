@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -59,33 +59,20 @@ def export(
     """
     from export.checks import check_export
 
-    check_export(
-        run,
-        out,
-        checkpoint=checkpoint,
-        name=name,
-        version=version,
-        threshold=threshold,
-        opset=opset,
-        photos=photos,
-        data=data,
-    )
+    asked: dict[str, Any] = {
+        "checkpoint": checkpoint,
+        "name": name,
+        "version": version,
+        "threshold": threshold,
+        "opset": opset,
+        "photos": photos,
+        "data": data,
+    }
+    check_export(run, out, **asked)
     from export.artifacts import export_run
     from export.summary import summary
 
-    manifest = export_run(
-        run,
-        out,
-        checkpoint=checkpoint,
-        name=name,
-        version=version,
-        threshold=threshold,
-        opset=opset,
-        photos=photos,
-        precisions=precision,
-        data=data,
-        allow_faulty=allow_faulty,
-    )
+    manifest = export_run(run, out, precisions=precision, allow_faulty=allow_faulty, **asked)
     if json_:
         written = {"out": shown(out), "files": manifest.files, "parity": manifest.parity}
         print(json.dumps(written | ({"precision": manifest.precision} if manifest.precision else {}), indent=2))
