@@ -71,6 +71,14 @@ def fit(*arguments: Any, report: bool = False) -> int:
     return main(["train", *last_of_each(*arguments), *([] if report else ["--no-report"])])
 
 
+def combine(data: Path, out: Path, members: list[Path], *more: object) -> int:
+    """`unmask train --model ensemble`, with a report; its exit code."""
+    return fit(
+        *("--data", data, "--out", out, "--model", "ensemble", "--members", *members, "--calibration", "platt", *more),
+        report=True,
+    )
+
+
 def last_of_each(*arguments: Any) -> list[str]:
     """Command-line arguments with the last of each option that is there twice, such as one of `TINY`'s and a test's own."""
     options: dict[str, list[str]] = {}

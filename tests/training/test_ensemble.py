@@ -14,7 +14,7 @@ import torch
 
 from detector import CalibrationCurve, decode_image
 from detector.tolerance import LOGIT, disagreement
-from tests.training.conftest import fit
+from tests.training.conftest import combine, fit
 from training.data.loader import normalise
 from training.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from unmask.__main__ import main
@@ -42,24 +42,6 @@ def ensemble(tiny_set: Path, members: list[Path], tmp_path_factory: pytest.TempP
     out = tmp_path_factory.mktemp("ensemble") / "run"
     assert combine(tiny_set, out, members) == 0
     return out
-
-
-def combine(data: Path, out: Path, members: list[Path], *more: object) -> int:
-    """`fit --model ensemble`; its exit code."""
-    return fit(
-        "--data",
-        data,
-        "--out",
-        out,
-        "--model",
-        "ensemble",
-        "--members",
-        *members,
-        "--calibration",
-        "platt",
-        *more,
-        report=True,
-    )
 
 
 def altered(run: Path, copy: Path, checkpoint: dict[str, Any] | None = None, **arguments: object) -> Path:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from detector.tolerance import PROBABILITY, disagreement
-from tests.training.conftest import TINY, fit
+from tests.training.conftest import TINY, combine, fit
 from training.evaluation.scores import ScoreTable
 from unmask.__main__ import main
 
@@ -26,23 +26,6 @@ def members(tiny_set: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Pa
     for k, run in enumerate(runs, 1):
         assert fit("--data", tiny_set, "--out", run, "--fold", k, "--seed", k, *QUICK) == 0
     return runs
-
-
-def combine(data: Path, out: Path, members: list[Path], *more: object) -> int:
-    return fit(
-        "--data",
-        data,
-        "--out",
-        out,
-        "--model",
-        "ensemble",
-        "--members",
-        *members,
-        "--calibration",
-        "platt",
-        *more,
-        report=True,
-    )
 
 
 @pytest.fixture(scope="module")
