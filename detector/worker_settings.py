@@ -54,7 +54,8 @@ class WorkerSettings:
     threads: per operator; 0 takes all CPUs. cuda_graphs: record CUDA graphs. engine_cache: folder for TensorRT's engines.
     cpu_lock: file by which the workers on one machine know whether another one computes. log_level: of the worker's log.
     max_body_bytes, max_photos: the most that one request may have. load_error: file for the reason why a model can't be
-    loaded.
+    loaded. requests: named pipe for a line on each request. counting: nothing is counted before this file is there; None
+    counts always.
     """
 
     device: str | None = field(default=None, metadata={"read": _one_of(*DEVICES)})
@@ -66,6 +67,8 @@ class WorkerSettings:
     max_body_bytes: int = field(default=16 * 2**20, metadata={"read": _whole(1)})
     max_photos: int = field(default=32, metadata={"read": _whole(1)})
     load_error: Path | None = field(default=None, metadata={"read": _path})
+    requests: Path | None = field(default=None, metadata={"read": _path})
+    counting: Path | None = field(default=None, metadata={"read": _path})
 
     def to_env(self) -> dict[str, str]:
         """A variable for each setting that has a value."""

@@ -112,6 +112,7 @@ class Supervisor:
                 record.save(layout.state)
                 self._await_ready()
                 warm_up(record, read_keys(keys).inference if keys else "", settings.warm_up_connections, self._stop)
+                layout.counting.touch()
                 self._warm = True
                 if not self._stop.is_set():
                     self._announce(record)

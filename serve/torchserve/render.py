@@ -85,6 +85,21 @@ class Layout:
         """Written by a worker that can't load the model."""
         return self.work / "load-error.txt"
 
+    @property
+    def access(self) -> Path:
+        """Named pipe with a line of the JVM on each answered request."""
+        return self.work / "access"
+
+    @property
+    def requests(self) -> Path:
+        """Named pipe with a line of a worker on each request that reached one."""
+        return self.work / "requests"
+
+    @property
+    def counting(self) -> Path:
+        """Made when the warm-up is over: before, workers count nothing."""
+        return self.work / "counting"
+
     def make(self) -> None:
         """Create the folders."""
         for folder in (self.config, self.logs, self.metrics, self.store, self.engines, self.work, self.classes, self.python):
@@ -249,6 +264,8 @@ def _variables(settings: Settings, layout: Layout) -> dict[str, str]:
         max_body_bytes=settings.max_body_bytes,
         max_photos=settings.max_photos,
         load_error=layout.load_error,
+        requests=layout.requests,
+        counting=layout.counting,
     )
     return {
         "LOG_LOCATION": str(layout.logs),

@@ -20,6 +20,8 @@ OTHER = WorkerSettings(
     max_body_bytes=2**20,
     max_photos=5,
     load_error=Path("/srv/ü.txt"),
+    requests=Path("/srv/requests"),
+    counting=Path("/srv/counting"),
 )
 
 
