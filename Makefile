@@ -108,6 +108,10 @@ bench: setup ## roofline, then load on a real server, with an HTML report
 fuzz: setup ## look for photos that break decode_image, for FUZZ_SECONDS=60
 	OMP_NUM_THREADS=1 $(PY) -m tests.fuzz_decode --seconds $(FUZZ_SECONDS)
 
+.PHONY: faults
+faults: setup ## provoke each fault on a real server: metrics move, alerts fire, the runbook ends them (reports/faults.md)
+	$(PY) -m pytest --faults -m faults tests/faults tests/serve
+
 .PHONY: results
 results: setup ## train every architecture on two sets of photos and write docs/explanation/results.md (an hour or two on a CPU)
 	$(PY) -m unmask bench results --faces $(PHOTOS)/data/faces --composites $(PHOTOS)/data/composites \

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 # Tests with these fixtures start a TorchServe or talk to one; those with the others wait for training or an export.
-SERVE_FIXTURES = {"server", "start", "torchscript_server", "small_server", "guarded", "both"}
+SERVE_FIXTURES = {"server", "start", "torchscript_server", "small_server", "guarded", "both", "cell"}
 SLOW_FIXTURES = {"artifacts", "tiny_run"}
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: threads that spin while they wait halve a busy machine
@@ -40,6 +40,11 @@ def pytest_xdist_auto_num_workers() -> int | None:
     return None if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ else min(4, available_cpus())
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--faults` runs the long tests of faults as well, as `make faults` does."""
+    parser.addoption("--faults", action="store_true", help="run the fault matrix as well: ten minutes")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Share the CPUs out among the workers, before any of them imports torch."""
     if config.getoption("numprocesses", None):
@@ -49,9 +54,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what serves and what is slow, and put it into the groups that `--dist loadgroup` gives to one worker each: of the
-    tests that serve those of a folder, which share a server, and of all others those of a module, which share its fixtures."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the fault matrix out unless it is asked for.
+
+    Mark what serves and what is slow, and put it into the groups that `--dist loadgroup` gives to one worker each: of the
+    tests that serve those of a folder, which share a server, and of all others those of a module, which share its fixtures.
+    """
+    if not config.getoption("--faults"):
+        long = [item for item in items if item.get_closest_marker("faults")]
+        items[:] = [item for item in items if not item.get_closest_marker("faults")]
+        config.hook.pytest_deselected(items=long)
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         if fixtures & SERVE_FIXTURES:
