@@ -117,6 +117,20 @@ class Settings(BaseSettings):
     )
     token_minutes: int = Field(default=60, ge=1, le=525_600, description="Minutes for which a token is valid.")
     java_options: str = Field(default="", description="More options for the JVM, separated by spaces.")
+    access_log_share: float = Field(
+        default=0.01, ge=0, le=1, description="Share of the successful requests that are logged; all that fail are."
+    )
+    otlp_endpoint: str = Field(
+        default="",
+        pattern=r"^(https?://\S+)?$",
+        description="URL of an OTLP receiver for spans, such as http://collector:4318; needs unmask[otel].",
+    )
+    trace_share: float = Field(
+        default=0.01,
+        ge=0,
+        le=1,
+        description="Share of the requests without traceparent that are traced; those with one say themselves.",
+    )
     log_level: Literal["ERROR", "WARN", "INFO", "DEBUG"] = Field(default="WARN", description="Lowest severity that is logged.")
 
     @field_validator("artifacts", mode="before")

@@ -1,0 +1,99 @@
+"""What is counted of each request, in prometheus_client's objects and a registry of its own."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+from serve.records.record import UNKNOWN, RequestRecord
+
+SECONDS = (
+    *(0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3),
+    *(0.4, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, 30.0),
+)
+DEPTHS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+CODES = {
+    "rest": ("200", "400", "404", "413", "415", "422", "499", "500", "503", "507"),
+    "grpc": ("OK", "CANCELLED", "NOT_FOUND", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "INTERNAL", "UNAVAILABLE"),
+}
+"""The statuses that a server has been seen to answer with; there from the start, so that the first error is an increase."""
+SERVED = {"rest": ("predict", "explain", "v1", "v2"), "grpc": ("predict", "v2")}
+SOURCES = ("frontend", "worker")
+
+
+class RequestMetrics:
+    """Counts records. versions: those served. queue_size: where requests are refused."""
+
+    def __init__(self, versions: Sequence[str], queue_size: int) -> None:
+        self.registry = CollectorRegistry()
+        by_kind, registry = ("protocol", "kind", "version"), self.registry
+        depths = (*(depth for depth in DEPTHS if depth < queue_size), queue_size)
+        self._requests = Counter(
+            "unmask_requests", "Requests that were answered, by what their client got.", (*by_kind, "code"), registry=registry
+        )
+        self._durations = Histogram(
+            "unmask_request_duration_seconds",
+            "Time from a request's arrival to its answer, of those that were not refused.",
+            by_kind,
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self._refused = Histogram(
+            "unmask_refused_duration_seconds",
+            "Time from the arrival of a request that no worker took to its refusal.",
+            ("protocol", "version"),
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self._depth = Histogram(
+            "unmask_queue_depth",
+            "Requests that waited when another one arrived.",
+            ("version",),
+            buckets=depths,
+            registry=registry,
+        )
+        self._lost = Counter(
+            "unmask_records_lost", "Lines on requests that were lost or can't be read.", ("source",), registry=registry
+        )
+        self._queue_size = queue_size
+        self._pending: defaultdict[tuple[str, str, str, str], int] = defaultdict(int)
+        self._create(versions)
+
+    def _create(self, versions: Sequence[str]) -> None:
+        for source in SOURCES:
+            self._lost.labels(source)
+        for protocol, kinds in SERVED.items():
+            for version in versions:
+                self._refused.labels(protocol, version)
+                for kind in kinds:
+                    self._durations.labels(protocol, kind, version)
+                    for code in CODES[protocol]:
+                        self._requests.labels(protocol, kind, version, code)
+        self._requests.labels("rest", "other", UNKNOWN, "404")
+        for version in versions:
+            self._depth.labels(version)
+
+    def observe(self, record: RequestRecord, exemplar: dict[str, str] | None) -> None:
+        """Count a record. exemplar: the labels of its trace, where that is recorded somewhere. `flush` makes it seen."""
+        protocol, kind, version = record.protocol, record.route.kind, record.version
+        self._pending[protocol, kind, version, record.status] += 1
+        if record.refused:
+            self._refused.labels(protocol, version).observe(record.seconds)
+            self._depth.labels(version).observe(self._queue_size)
+            return
+        self._durations.labels(protocol, kind, version).observe(record.seconds, exemplar)
+        if record.worker is not None and record.worker.depth is not None:
+            self._depth.labels(version).observe(record.worker.depth)
+
+    def flush(self) -> None:
+        """Add the counts of many records at once."""
+        for labels, count in self._pending.items():
+            self._requests.labels(*labels).inc(count)
+        self._pending.clear()
+
+    def lost(self, source: str, count: int = 1) -> None:
+        """Count lines that were lost or can't be read."""
+        if count:
+            self._lost.labels(source).inc(count)
