@@ -59,6 +59,7 @@ class RequestMetrics:
         )
         self._queue_size = queue_size
         self._pending: defaultdict[tuple[str, str, str, str], int] = defaultdict(int)
+        self._children: dict[tuple[object, ...], Histogram] = {}
         self._create(versions)
 
     def _create(self, versions: Sequence[str]) -> None:
@@ -75,17 +76,26 @@ class RequestMetrics:
         for version in versions:
             self._depth.labels(version)
 
-    def observe(self, record: RequestRecord, exemplar: dict[str, str] | None) -> None:
-        """Count a record. exemplar: the labels of its trace, where that is recorded somewhere. `flush` makes it seen."""
+    def observe(self, record: RequestRecord, trace_id: str | None) -> None:
+        """Count a record. trace_id: the exemplar, where that trace is recorded. `flush` makes the count seen."""
         protocol, kind, version = record.protocol, record.route.kind, record.version
         self._pending[protocol, kind, version, record.status] += 1
-        if record.refused:
-            self._refused.labels(protocol, version).observe(record.seconds)
-            self._depth.labels(version).observe(self._queue_size)
+        worker = record.worker
+        if worker is None and record.refused:
+            self._child(self._refused, protocol, version).observe(record.seconds)
+            self._child(self._depth, version).observe(self._queue_size)
             return
-        self._durations.labels(protocol, kind, version).observe(record.seconds, exemplar)
-        if record.worker is not None and record.worker.depth is not None:
-            self._depth.labels(version).observe(record.worker.depth)
+        exemplar = {"trace_id": trace_id} if trace_id else None
+        self._child(self._durations, protocol, kind, version).observe(record.seconds, exemplar)
+        if worker is not None and worker.depth is not None:
+            self._child(self._depth, version).observe(worker.depth)
+
+    def _child(self, histogram: Histogram, *labels: str) -> Histogram:
+        """`histogram.labels(*labels)`, which costs a microsecond, remembered."""
+        key = (histogram, *labels)
+        if (child := self._children.get(key)) is None:
+            child = self._children[key] = histogram.labels(*labels)
+        return child
 
     def flush(self) -> None:
         """Add the counts of many records at once."""

@@ -51,12 +51,17 @@ class Pipe:
         if len(self._rest) > LINE_BYTES:
             self._lost += not self._skipping
             self._rest, self._skipping = b"", True
-        return lines
+        return [line for line in lines if line]
 
     def take_lost(self) -> int:
         """The lines that were too long to keep since this was asked last."""
         lost, self._lost = self._lost, 0
         return lost
+
+    def wake(self) -> None:
+        """Make the pipe readable, with a line that is empty and so comes to nothing."""
+        with contextlib.suppress(BlockingIOError):  # it is full, and so readable
+            os.write(self.descriptor, b"\n")
 
     def close(self) -> None:
         """Close and remove the pipe."""
@@ -79,6 +84,7 @@ class Reader:
     def close(self) -> None:
         """End the thread; the pipes stay open."""
         self._over.set()
+        self._pipes[0].wake()
         self._thread.join()
 
     def _run(self) -> None:

@@ -7,7 +7,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from serve.records.routes import Route, grpc_route, rest_route
 
@@ -18,7 +18,7 @@ GRPC_CODES = (
 )
 REFUSED = frozenset({"503", "RESOURCE_EXHAUSTED"})
 UNKNOWN = "unknown"  # the version where it is none that is served: what clients may write is no label's value
-TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
 _FIELDS = 11
 # What the frontend answers by itself says no code; these are those that clients derive from its status.
 _CODES = {
@@ -28,12 +28,21 @@ _CODES = {
 }
 
 
+class TraceParent(NamedTuple):
+    """What a `traceparent` says (W3C Trace Context): the trace, the caller's span in it, and whether it is recorded."""
+
+    trace_id: str
+    span_id: str
+    sampled: bool
+
+
 @dataclass(slots=True)
 class RequestRecord:
     """One request that got an answer.
 
     protocol: rest or grpc. status: the HTTP status or the name of the gRPC one. seconds: from arrival to answer.
-    arrived: ns of the monotonic clock. worker: what the worker wrote on it, None where none has seen it.
+    arrived: ns of the monotonic clock. parent: the caller's span. worker: what the worker wrote, None where none has seen the
+    request. trace_id: of its trace, which is the parent's or one that begins here.
     """
 
     protocol: str
@@ -44,7 +53,7 @@ class RequestRecord:
     seconds: float
     version: str
     request_id: str | None
-    trace: str | None
+    parent: TraceParent | None
     bytes: int | None
     worker: WorkerRecord | None = None
     trace_id: str | None = None
@@ -156,11 +165,16 @@ class Join:
             protocol, status, route = "grpc", GRPC_CODES[int(code)], grpc_route(uri)
         elif listener.endswith(self._rest):
             protocol, status, route = "rest", str(int(code)), rest_route(method, uri.partition("?")[0])
-        else:
+        elif listener.startswith("/"):
             return None  # another port: management, TorchServe's own metrics
+        else:
+            raise ValueError("no address took this request")
         worker = self._waiting.pop(job, None)
         if route is None:
             return None
+        if trace == "-" and worker is not None and worker.trace:
+            trace = worker.trace
+        parent = read_traceparent(trace) if trace != "-" else None
         version = route.version or (asked if asked != "-" else "") or (UNKNOWN if route.kind == "other" else default)
         return RequestRecord(
             protocol,
@@ -171,9 +185,10 @@ class Join:
             int(duration) / 1e9,
             version if version in self._versions else UNKNOWN,
             request_id if request_id != "-" else worker.request_id if worker else job,
-            trace if trace != "-" else worker.trace if worker else None,
+            parent,
             int(length) if length != "-" else None,
             worker,
+            parent.trace_id if parent else None,
         )
 
 
@@ -199,3 +214,9 @@ def as_fields(record: RequestRecord) -> dict[str, Any]:
             "stages": {name: round(seconds, 6) for name, seconds in worker.stages.items() if seconds},
         }
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def read_traceparent(text: str) -> TraceParent | None:
+    """The parts of a traceparent, None where it is none."""
+    found = _TRACEPARENT.fullmatch(text)
+    return TraceParent(found[1], found[2], bool(int(found[3], 16) & 1)) if found else None
