@@ -18,6 +18,12 @@ class LoadFailed(UnmaskError):
     code = "load_failed"
 
 
+class GeneratorSaturated(UnmaskError):
+    """The load generator could not keep to its plan, so that its numbers would be its own and not the server's."""
+
+    code = "generator_saturated"
+
+
 class SideFailed(UnmaskError):
     """One side of a training comparison ended with an error."""
 

@@ -19,7 +19,8 @@ from urllib.parse import urlsplit
 import httpx
 import psutil
 
-from benchmarks.load.generator import ROOT, Target
+from benchmarks.load.generator import Target
+from benchmarks.load.process import ROOT
 from benchmarks.peers import PEERS
 from detector import Manifest, UsageError
 from detector.cpus import available_cpus

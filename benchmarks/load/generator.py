@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,16 +10,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tqdm import tqdm
-
 from benchmarks import summary
-from benchmarks.errors import LoadFailed
+from benchmarks.load.process import FINISH_SECONDS, run_process
 
-ROOT = Path(__file__).resolve().parents[2]
 LOCUSTFILE = Path(__file__).resolve().with_name("locustfile.py")
 USERS = {"rest": "RestUser", "grpc": "GrpcUser"}
-FINISH_SECONDS = 30  # limit for answers to requests that are in flight at the end; they count
-EXIT_SECONDS = 15  # limit for the process's own start and stop
 
 
 @dataclass(frozen=True)
@@ -95,60 +86,18 @@ def run_load(
     Raises `LoadFailed` when the load generator fails. Its process is ended on Ctrl-C.
     """
     with TemporaryDirectory(prefix="unmask-load-") as scratch:
-        samples, answers, log = (Path(scratch) / name for name in ("samples.json", "known.json", "load.log"))
+        samples, answers = Path(scratch) / "samples.json", Path(scratch) / "known.json"
         answers.write_text(json.dumps(dict(known)), encoding="utf-8")
         generator = (
             ["benchmarks.load.closed_loop", "--seconds", str(seconds)] if lean else _locust(target, protocol, users, seconds)
         )
         common = ["--host", target.rest, "--users", str(users), "--known", str(answers), "--samples", str(samples)]
         common += ["--photo-count", str(photo_count), *(["--photos", str(photos.resolve())] if photos else [])]
-        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-        with log.open("wb") as output:
-            # In a session of its own, Ctrl-C in a terminal does not reach it; `_end` stops it.
-            process = subprocess.Popen(
-                [sys.executable, "-m", *generator, *common],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                cwd=scratch,  # Locust reads locust.conf and pyproject.toml of the folder it is in
-                env={**os.environ, "PYTHONPATH": path},
-                start_new_session=True,
-            )
-            try:
-                code = _wait(process, seconds, label)
-            finally:
-                _end(process)
-        if code != 0 or not samples.is_file():
-            tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
-            raise LoadFailed(f"the load generator ended with exit code {code} before it could report:\n{tail}")
-        return Samples(**json.loads(samples.read_text(encoding="utf-8")))
+        written = run_process([*generator, *common], samples, scratch=Path(scratch), seconds=seconds, label=label)
+        return Samples(**json.loads(written))
 
 
 def _locust(target: Target, protocol: str, users: int, seconds: int) -> list[str]:
     command = ["locust", USERS[protocol], "-f", str(LOCUSTFILE), "--headless", "--only-summary"]
     command += ["--grpc-address", target.grpc, "--spawn-rate", str(users), "--run-time", f"{seconds}s"]
     return [*command, "--stop-timeout", str(FINISH_SECONDS), "--exit-code-on-error", "0", "--loglevel", "WARNING"]
-
-
-def _wait(process: subprocess.Popen[bytes], seconds: int, label: str) -> int:
-    """Wait for the process with a progress bar, and return its exit code."""
-    deadline = time.monotonic() + seconds + FINISH_SECONDS + EXIT_SECONDS
-    with tqdm(total=seconds, desc=label, unit="s", bar_format="{desc} {bar} {n_fmt}/{total_fmt} s") as bar:
-        began = time.monotonic()
-        while True:
-            try:
-                return process.wait(timeout=0.5)
-            except subprocess.TimeoutExpired:
-                bar.update(min(int(time.monotonic() - began), seconds) - bar.n)
-            if time.monotonic() > deadline:
-                raise LoadFailed(f"the load generator has not ended {FINISH_SECONDS + EXIT_SECONDS} s after its time")
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
