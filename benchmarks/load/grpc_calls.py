@@ -16,7 +16,7 @@ from serve.settings import MODEL
 CHANNELS = 8
 # Channels of their own, or all of a process share one connection; and no retries that nobody would see.
 OPTIONS = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
-OPEN_SECONDS = 5.0
+OPEN_SECONDS = 2.0
 
 
 class GrpcSender:

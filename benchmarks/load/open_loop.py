@@ -28,6 +28,7 @@ LOST = ("connection refused", "connection reset", "connection failed", "timed ou
 OVERLOADED = ("503", "RESOURCE_EXHAUSTED")
 MOST_CPU = 0.9  # of one CPU
 LATE_MS = 10.0  # later than this counts as late, and a p99 of lateness below it is never too much
+HOPELESS_MS = 50.0  # a median lateness above this means that the rate asked for is not the rate that was sent
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,7 @@ def open_loop(
     timeout: float = 60.0,
     seed: int = 0,
     label: str = "open loop",
+    strict: bool = True,
 ) -> OpenSamples:
     """Send `rate` requests per second for `seconds`, and check every answer.
 
@@ -144,7 +146,8 @@ def open_loop(
     photo each by default. known: calibrated probability by photo name, where it is known; with both labels in it they take
     turns. connections: requests in flight at the most. patience: seconds that a request waits for one of them before it is
     dropped. timeout: seconds for an answer. label: of the progress bar.
-    Raises `GeneratorSaturated` when the generator could not keep to the plan, `LoadFailed` when it fails.
+    Raises `GeneratorSaturated` when the generator could not keep to the plan (without `strict` the samples alone say so),
+    `LoadFailed` when it fails.
     """
     settings = {
         "rest": target.rest,
@@ -173,12 +176,13 @@ def open_loop(
             module, samples, scratch=scratch, seconds=seconds, label=label, finish=FINISH_SECONDS + 2 * patience + seconds
         )
     found = OpenSamples(rate=rate, **json.loads(written))
-    refuse_saturated(found)
+    if strict:
+        refuse_saturated(found)
     return found
 
 
 def refuse_saturated(samples: OpenSamples) -> None:
-    """Raise `GeneratorSaturated` when the generator used up its CPU, or more than half of the tail is its own delay."""
+    """Raise `GeneratorSaturated` when the generator used up its CPU, or too much of the latency is its own delay."""
     late = float(np.percentile(samples.late_ms, 99))
     answered = [ms for ms, status in zip(samples.milliseconds, samples.statuses, strict=True) if status != DROPPED]
     tail = float(np.percentile(answered, 99)) if answered else 0.0
@@ -186,10 +190,10 @@ def refuse_saturated(samples: OpenSamples) -> None:
     reason = ""
     if samples.cpu_share > MOST_CPU:
         reason = f"it used {samples.cpu_share:.2f} of the one CPU that it can use"
-    elif late > LATE_MS and late > tail / 2:
-        reason = f"it sent {100 * share:.0f} % more than {LATE_MS:.0f} ms late (p99 {late:.0f} ms, of {tail:.0f} ms in all)"
+    elif (late > LATE_MS and late > tail / 2) or np.median(samples.late_ms) > HOPELESS_MS:
+        reason = f"it came to {100 * share:.0f} % more than {LATE_MS:.0f} ms late (p99 {late:.0f} ms, of {tail:.0f} ms in all)"
     if reason:
         raise GeneratorSaturated(
             f"the load generator can't keep to {samples.rate:g} requests per second: {reason}. Ask for a lower rate, "
-            "or give the generator a machine of its own"
+            "or give the generator CPUs of its own"
         )

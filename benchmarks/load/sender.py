@@ -16,16 +16,18 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from benchmarks.load.checker import AnswerChecker
-from benchmarks.load.grpc_calls import CHANNELS, GrpcSender
 from benchmarks.load.mix import Message, Mix, in_turn, messages
 from benchmarks.load.rest import TIMED_OUT, Answer, RestSender
 from benchmarks.machine import busy_seconds
 from benchmarks.photos import load_photos
+
+if TYPE_CHECKING:
+    from benchmarks.load.grpc_calls import GrpcSender
 
 DROPPED = "dropped"
 HEAD_START = 0.1  # seconds from the end of preparations to the plan's beginning
@@ -169,13 +171,19 @@ def _problem(message: Message, answer: Answer, sender: RestSender | GrpcSender, 
     return f"gRPC {answer.status}: {details}" if details else answer.status
 
 
+def _sender(values: dict[str, Any]) -> RestSender | GrpcSender:
+    if values["protocol"] == "rest":
+        return RestSender(values["rest"], values["timeout"])
+    from benchmarks.load.grpc_calls import CHANNELS, GrpcSender
+
+    return GrpcSender(values["grpc"], values["timeout"], min(values["connections"], CHANNELS))
+
+
 async def _load(values: dict[str, Any]) -> dict[str, Any]:
     mix = Mix(**values["mix"])
     made = messages(mix, load_photos(values["photos"] and Path(values["photos"]), values["photo_count"]), seed=values["seed"])
     planned = plan(values["rate"], values["seconds"], values["arrivals"], values["seed"])
-    rest = values["protocol"] == "rest"
-    timeout, slots = values["timeout"], values["connections"]
-    sender = RestSender(values["rest"], timeout) if rest else GrpcSender(values["grpc"], timeout, min(slots, CHANNELS))
+    slots, sender = values["connections"], _sender(values)
     chosen = in_turn(made, mix, len(planned), known=values["known"], threshold=values["threshold"], seed=values["seed"])
     prepared = {id(message): sender.prepare(message) for row in made.values() for message in row}
     loop = OpenLoop(sender, [prepared[id(message)] for message in chosen], planned, slots, values["patience"])
