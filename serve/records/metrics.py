@@ -1,12 +1,14 @@
-"""What is counted of each request, in prometheus_client's objects and a registry of its own."""
+"""What is counted of each request, declared once each, in prometheus_client's objects and a registry of its own."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from enum import Enum
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
+from detector.metrics import Declaration
 from serve.records.record import UNKNOWN, RequestRecord
 
 SECONDS = (
@@ -20,7 +22,45 @@ CODES = {
 }
 """The statuses that a server has been seen to answer with; there from the start, so that the first error is an increase."""
 SERVED = {"rest": ("predict", "explain", "v1", "v2"), "grpc": ("predict", "v2")}
-SOURCES = ("frontend", "worker")
+
+
+class RequestMetric(Enum):
+    """What the supervisor counts of requests, refused ones too."""
+
+    REQUESTS = Declaration(
+        "Counter",
+        "unmask_requests",
+        "Requests that were answered, by what their client got: the HTTP status or the name of the gRPC one.",
+        ("protocol", "kind", "version", "code"),
+    )
+    DURATION = Declaration(
+        "Histogram",
+        "unmask_request_duration_seconds",
+        "Time from a request's arrival to its answer, of those that were not refused.",
+        ("protocol", "kind", "version"),
+        SECONDS,
+    )
+    REFUSED = Declaration(
+        "Histogram",
+        "unmask_refused_duration_seconds",
+        "Time from the arrival of a request that no worker took to its refusal.",
+        ("protocol", "version"),
+        SECONDS,
+    )
+    DEPTH = Declaration(
+        "Histogram",
+        "unmask_queue_depth",
+        "Requests that waited when another one arrived; one that was refused found a full queue.",
+        ("version",),
+        DEPTHS,
+    )
+    LOST = Declaration(
+        "Counter",
+        "unmask_records_lost",
+        "Lines on requests that never came or can't be read, by who should have written them.",
+        ("source",),
+        values=("frontend", "worker"),
+    )
 
 
 class RequestMetrics:
@@ -28,42 +68,28 @@ class RequestMetrics:
 
     def __init__(self, versions: Sequence[str], queue_size: int) -> None:
         self.registry = CollectorRegistry()
-        by_kind, registry = ("protocol", "kind", "version"), self.registry
         depths = (*(depth for depth in DEPTHS if depth < queue_size), queue_size)
-        self._requests = Counter(
-            "unmask_requests", "Requests that were answered, by what their client got.", (*by_kind, "code"), registry=registry
-        )
-        self._durations = Histogram(
-            "unmask_request_duration_seconds",
-            "Time from a request's arrival to its answer, of those that were not refused.",
-            by_kind,
-            buckets=SECONDS,
-            registry=registry,
-        )
-        self._refused = Histogram(
-            "unmask_refused_duration_seconds",
-            "Time from the arrival of a request that no worker took to its refusal.",
-            ("protocol", "version"),
-            buckets=SECONDS,
-            registry=registry,
-        )
-        self._depth = Histogram(
-            "unmask_queue_depth",
-            "Requests that waited when another one arrived.",
-            ("version",),
-            buckets=depths,
-            registry=registry,
-        )
-        self._lost = Counter(
-            "unmask_records_lost", "Lines on requests that were lost or can't be read.", ("source",), registry=registry
-        )
+        self._requests = self._counter(RequestMetric.REQUESTS)
+        self._durations = self._histogram(RequestMetric.DURATION)
+        self._refused = self._histogram(RequestMetric.REFUSED)
+        self._depth = self._histogram(RequestMetric.DEPTH, depths)
+        self._lost = self._counter(RequestMetric.LOST)
         self._queue_size = queue_size
         self._pending: defaultdict[tuple[str, str, str, str], int] = defaultdict(int)
         self._children: dict[tuple[object, ...], Histogram] = {}
         self._create(versions)
 
+    def _counter(self, metric: RequestMetric) -> Counter:
+        declared = metric.value
+        return Counter(declared.name, declared.text, declared.labels, registry=self.registry)
+
+    def _histogram(self, metric: RequestMetric, buckets: Sequence[float] = ()) -> Histogram:
+        declared = metric.value
+        buckets = buckets or declared.buckets
+        return Histogram(declared.name, declared.text, declared.labels, buckets=buckets, registry=self.registry)
+
     def _create(self, versions: Sequence[str]) -> None:
-        for source in SOURCES:
+        for source in RequestMetric.LOST.value.values:
             self._lost.labels(source)
         for protocol, kinds in SERVED.items():
             for version in versions:
