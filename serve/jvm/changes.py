@@ -1,19 +1,23 @@
-"""What can be changed in a class: the instructions of a method, and texts."""
+"""What can be changed in a class: methods or instructions of theirs, fields, and texts."""
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 
 from serve.jvm.assembler import assemble
-from serve.jvm.classfile import JavaClass
+from serve.jvm.classfile import Attribute, JavaClass, Member
 from serve.jvm.method_code import MethodCode
+
+PUBLIC, PRIVATE, STATIC = 0x1, 0x2, 0x8  # access flags
 
 
 @dataclass(frozen=True)
 class Replace:
     """Instructions put in the place of others in a method; at its start when `old` is empty.
 
-    stack: most values on the stack while `new` runs.
+    method: its name, with its descriptor (`close:()V`) where several are called so. stack: most values on the stack while
+    `new` runs.
     """
 
     method: str
@@ -28,6 +32,42 @@ class Replace:
 
 
 @dataclass(frozen=True)
+class Method:
+    """A method without jumps: added, or put in the place of the one of its name and descriptor.
+
+    name: with its descriptor, `close:()V`. stack, locals: most values on the stack, and of local variables; a long takes two.
+    """
+
+    method: str
+    code: str
+    stack: int
+    locals: int
+    access: int = PUBLIC
+
+    def apply(self, java: JavaClass) -> None:
+        """Change the class."""
+        code = assemble(java, self.code)
+        content = struct.pack(">HHI", self.stack, self.locals, len(code)) + code + bytes(4)  # no handlers, no attributes
+        name, _, descriptor = self.method.partition(":")
+        member = Member(self.access, java.utf8(name), java.utf8(descriptor), [Attribute(java.utf8("Code"), content)])
+        java.methods = [each for each in java.methods if (each.name, each.descriptor) != (member.name, member.descriptor)]
+        java.methods.append(member)
+
+
+@dataclass(frozen=True)
+class Field:
+    """A field that is added. descriptor: its type."""
+
+    name: str
+    descriptor: str
+    access: int = PRIVATE
+
+    def apply(self, java: JavaClass) -> None:
+        """Change the class."""
+        java.fields.append(Member(self.access, java.utf8(self.name), java.utf8(self.descriptor), []))
+
+
+@dataclass(frozen=True)
 class Reword:
     """The text of a constant, replaced."""
 
@@ -39,10 +79,13 @@ class Reword:
         java.replace_text(self.old, self.new)
 
 
+Change = Replace | Method | Field | Reword
+
+
 @dataclass(frozen=True)
 class Patch:
     """What is changed in one class; the SHA-256 of its file before and after."""
 
     original: str
     patched: str
-    changes: tuple[Replace | Reword, ...]
+    changes: tuple[Change, ...]

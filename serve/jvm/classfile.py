@@ -132,11 +132,18 @@ class JavaClass:
         self._constants[self._constants.index(_utf8(old))] = _utf8(new)
 
     def method(self, name: str) -> Member:
-        """The method of this name. Raises `ClassFileError` when there is none, or more than one."""
-        found = [member for member in self.methods if self.text(member.name) == name]
+        """The method of this name, or of this name and descriptor, such as `close` or `close:()V`.
+
+        Raises `ClassFileError` when there is none, or more than one.
+        """
+        found = [member for member in self.methods if name in self._names(member)]
         if len(found) != 1:
             raise ClassFileError(f"{len(found)} methods are called {name}, and one was expected")
         return found[0]
+
+    def _names(self, member: Member) -> tuple[str, str]:
+        name = self.text(member.name)
+        return name, f"{name}:{self.text(member.descriptor)}"
 
     def _number(self, constant: bytes) -> int:
         if constant not in self._constants:

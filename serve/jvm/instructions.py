@@ -45,12 +45,16 @@ _OPERANDS |= {"multianewarray": 3} | dict.fromkeys(WIDE_JUMPS | {"invokeinterfac
 
 @dataclass(frozen=True)
 class Instruction:
-    """One instruction of a method. at, end: where it lies in the code. targets: where it may jump to."""
+    """One instruction of a method. at, end: where it lies in the code. targets: where it may jump to.
+
+    offsets: where in the code each target's distance from `at` stands; it takes two bytes in `JUMPS`, else four.
+    """
 
     name: str
     at: int
     end: int
     targets: tuple[int, ...] = ()
+    offsets: tuple[int, ...] = ()
 
 
 def instructions(code: bytes) -> Iterator[Instruction]:
@@ -60,24 +64,25 @@ def instructions(code: bytes) -> Iterator[Instruction]:
         if code[at] >= len(NAMES):
             raise ClassFileError(f"no instruction has the number {code[at]}, which stands at {at}")
         name = NAMES[code[at]]
-        targets: tuple[int, ...] = ()
+        offsets: tuple[int, ...] = ()
         if name in SWITCHES:
-            end, targets = _switch(name, code, at)
+            end, offsets = _switch(name, code, at)
         elif name == "wide":
             end = at + (6 if code[at + 1 : at + 2] == bytes([OPCODES["iinc"]]) else 4)
         else:
             size = _OPERANDS.get(name, 0)
             end = at + 1 + size
             if name in JUMPS | WIDE_JUMPS:
-                targets = (at + _number(code, at + 1, size),)
+                offsets = (at + 1,)
         if end > len(code):
             raise ClassFileError(f"the code ends within {name}, which stands at {at}")
-        yield Instruction(name, at, end, targets)
+        targets = tuple(at + _number(code, offset, 2 if name in JUMPS else 4) for offset in offsets)
+        yield Instruction(name, at, end, targets, offsets)
         at = end
 
 
 def _switch(name: str, code: bytes, at: int) -> tuple[int, tuple[int, ...]]:
-    """Where a switch ends, and its targets; its numbers begin at a multiple of four."""
+    """Where a switch ends, and where the distances of its targets stand; its numbers begin at a multiple of four."""
     start = at + 4 - at % 4
     first, second = _number(code, start + 4, 4), _number(code, start + 8, 4)
     if name == "tableswitch":
@@ -86,7 +91,7 @@ def _switch(name: str, code: bytes, at: int) -> tuple[int, tuple[int, ...]]:
     else:
         offsets = [start, *range(start + 12, start + 8 + 8 * first, 8)]
         end = start + 8 + 8 * first
-    return end, tuple(at + _number(code, offset, 4) for offset in offsets)
+    return end, tuple(offsets)
 
 
 def _number(code: bytes, at: int, size: int) -> int:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 
 from serve.errors import ClassFileError
 from serve.jvm.classfile import Attribute, JavaClass, Member, Reader, read_attributes, write_attributes
-from serve.jvm.instructions import SWITCHES, instructions
+from serve.jvm.instructions import JUMPS, SWITCHES, instructions
 from serve.jvm.stack_map import moved, read_frames, write_frames
 
 _LONGEST = 0xFFFF  # bytes of a method's code
@@ -31,21 +32,20 @@ class MethodCode:
     def replace(self, old: bytes, new: bytes, *, stack: int) -> None:
         """Put instructions in the place of others; at the start when `old` is empty.
 
-        old: whole instructions that occur once. stack: most values on the stack while `new` runs. Exception handlers and
-        stack frames behind move along. Jumps do not: one that leads across or into the place is refused when the length
-        changes. What only debuggers read is dropped. Raises `ClassFileError`.
+        old: whole instructions that occur once. stack: most values on the stack while `new` runs. Jumps, exception handlers
+        and stack frames of the rest move along; none may lead into what is replaced, except to its start. What only debuggers
+        read is dropped. Raises `ClassFileError`.
         """
         start = self._find(old)
         end, growth = start + len(old), len(new) - len(old)
-        if growth:
-            self._refuse_jumps(start, end, growth)
 
         def new_place(at: int) -> int:
             if growth and start < at < end:
-                raise ClassFileError(f"a stack frame or an exception handler begins or ends at {at}, within what is replaced")
+                raise ClassFileError(f"a jump, a stack frame or an exception handler leads to {at}, within what is replaced")
             return at + growth if at >= end else at
 
-        self.code = self.code[:start] + new + self.code[end:]
+        kept = self._with_jumps_moved(start, end, growth, new_place)
+        self.code = kept[:start] + new + kept[end:]
         if len(self.code) > _LONGEST:
             raise ClassFileError(f"the code grows to {len(self.code)} bytes; {_LONGEST} are allowed")
         self._stack = max(self._stack, stack)
@@ -77,12 +77,18 @@ class MethodCode:
             raise ClassFileError(f"the instructions to be replaced occur {len(starts)} times, and once was expected")
         return starts[0]
 
-    def _refuse_jumps(self, start: int, end: int, growth: int) -> None:
+    def _with_jumps_moved(self, start: int, end: int, growth: int, new_place: Callable[[int], int]) -> bytes:
+        """The code with the distances that jumps outside of `start` to `end` will have; it is not yet moved itself."""
+        code = bytearray(self.code)
         for each in instructions(self.code):
             if start <= each.at < end:
                 continue
-            behind = each.at >= end
-            if any(target < end if behind else target > start for target in each.targets):
-                raise ClassFileError(f"the {each.name} at {each.at} jumps across or into what is replaced at {start} to {end}")
-            if behind and each.name in SWITCHES and growth % 4:
+            if each.at >= end and each.name in SWITCHES and growth % 4:
                 raise ClassFileError(f"the {each.name} at {each.at} would lose its alignment to four bytes")
+            for offset, target in zip(each.offsets, each.targets, strict=True):
+                size, distance = (2 if each.name in JUMPS else 4), new_place(target) - new_place(each.at)
+                try:
+                    code[offset : offset + size] = distance.to_bytes(size, "big", signed=True)
+                except OverflowError:
+                    raise ClassFileError(f"the {each.name} at {each.at} would lead {distance} bytes, too far for it") from None
+        return bytes(code)

@@ -1,4 +1,4 @@
-"""Six classes of TorchServe 0.12.0, changed where it can't be configured and put before its jar on the class path.
+"""Classes of TorchServe 0.12.0 and of Netty, changed where no setting helps and put before its jar on the class path.
 
 `docs/explanation/torchserve.md` says for each why it is needed, what else was tried, and what would make it unnecessary.
 TorchServe is no longer maintained, so there is no release to wait for. The jar itself stays as it is.
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from detector.errors import FileError
 from serve.errors import ClassFileError
+from serve.jvm import access_lines
 from serve.jvm.changes import Patch, Replace, Reword
 from serve.jvm.classfile import JavaClass
 
@@ -179,6 +180,10 @@ _TAKE_WHAT_WAITS = Replace(
     """,
 )
 
+# childOption(ChannelOption.SO_LINGER, -1), where it was 0: closing a connection would throw away what is not yet sent.
+_LINGER = "getstatic io/netty/channel/ChannelOption.SO_LINGER:Lio/netty/channel/ChannelOption;"
+_LET_ANSWERS_ARRIVE = Replace("initializeServer", old=f"{_LINGER}\niconst_0", new=f"{_LINGER}\niconst_m1")
+
 PATCHES: dict[str, Patch] = {
     f"{_SERVE}/http/api/rest/InferenceRequestHandler": Patch(
         "915ac25d1f8a2360181528aa8eabd3c769ebd807d54798f0bce9bc934213eb93",
@@ -192,13 +197,13 @@ PATCHES: dict[str, Patch] = {
     ),
     f"{_SERVE}/grpcimpl/InferenceImpl": Patch(
         "8b85e06f700eeb9dc6e595307bcaf38c67209883a08dcd09039f72f1462e36cc",
-        "338de260c74a320f8c209413821c42ef2ab09003fc6ec7a98bd6f1bdaf494790",
-        (_EXHAUSTED_OVER_GRPC,),
+        "7be4b0b45e3e8b93cccbbb0e1d6fb214d19956e7a28f163968af17616ed17495",
+        (_EXHAUSTED_OVER_GRPC, access_lines.ask("prediction", "aload 5")),
     ),
     f"{_SERVE}/util/NettyUtils": Patch(
         "705f3daad4559394afa0152e71fc358fc14baab42133c2cc09e3726e11c52933",
-        "5efa4ac854ccc7e5ae79c4ede759caa5e28b876cc8a8f7a929ae43b5a0fab808",
-        (_CLOSE_WHILE_DRAINING, _RETRY_AFTER),
+        "e785bc6b8005d286a3825d3c4d614f0e0b5ddc2361d0249ac9b27a2604254cb8",
+        (_CLOSE_WHILE_DRAINING, _RETRY_AFTER, *access_lines.NETTY_UTILS),
     ),
     f"{_SERVE}/wlm/ModelManager": Patch(
         "c32ec7d1b524cc3992b068659874274c0611c2472dfe94eaadcabdc14a5c51bf",
@@ -207,8 +212,43 @@ PATCHES: dict[str, Patch] = {
     ),
     f"{_SERVE}/wlm/Model": Patch(
         "7c5523f1fe77fe79aa32665469e17725e70518692abcf4987989ef72f10d4cff",
-        "d74aa1a9d760eb689c914c7689cebc4b08d38a054b4baa32bcab96e80a5e89ea",
-        (_ONE_LESS_DELAY, _TAKE_WHAT_WAITS),
+        "0c708438d132687e95e19f2dcc71b952c5caae1da6859bcbc16fb8b6d862b975",
+        (_ONE_LESS_DELAY, _TAKE_WHAT_WAITS, access_lines.TELL_BEGIN_AND_QUEUE),
+    ),
+    f"{_SERVE}/http/Session": Patch(
+        "08cab9ac58d796c7a9553efc84e485efd299a7d75f00860395dbdc2762613181",
+        "da7d5296a24dd44199f6f2d5be8e684a30c2bb7cafcb9293a367826c97b4bb1d",
+        access_lines.SESSION,
+    ),
+    f"{_SERVE}/grpcimpl/GRPCInterceptor": Patch(
+        "43ccf60fdede17fb9194c59ccf2304d47d94a60884a0880a91595e6e33b53292",
+        "b4be4d839a2ee23c16445fe882bede38c8cd2644bcac2534a5d2fa78f20fe48a",
+        access_lines.GRPC_INTERCEPTOR,
+    ),
+    f"{_SERVE}/grpcimpl/OpenInferenceProtocolImpl": Patch(
+        "ba8370dbc201f55076081b2cd86eef1b0d505a89e1cefbb938ffcf4d5015f63c",
+        "a7043e4ec2fe071c650a3d0aa7bea48b0f2c28b4b214da70f2fa4644285b1b63",
+        (access_lines.ask("modelInfer", "aload 4"),),
+    ),
+    f"{_SERVE}/job/GRPCJob": Patch(
+        "37d38e228b6314e854c0ab05d7488eb29ade8239683289b36d027357784058ce",
+        "47ddf88ec32408dfa41797dc3626fcd9d2e47c565398fcd39959a8faebee4d72",
+        (access_lines.IS_OPEN,),
+    ),
+    f"{_SERVE}/wlm/BatchAggregator": Patch(
+        "a2518f61d90c11c73d18fab1da637bc03ab32a050e52be4bbd236e263c30c973",
+        "c7ec4f38876a4d0ae130f125933312da93056eadfe09cdcd3d3e55462817db86",
+        (access_lines.TELL_OPEN,),
+    ),
+    f"{_SERVE}/ModelServer": Patch(
+        "779d0df5bfc17c5ad09ac46d63d9a017d48a4cd68c1b7464de914d3cb40190b9",
+        "3935a35f4ef68d9bcfcb76c4a044921ef818018d7eb58285a87beba39d89a130",
+        (_LET_ANSWERS_ARRIVE,),
+    ),
+    f"{_NETTY}/HttpObjectAggregator": Patch(
+        "712b5a38c4e71b4df0547a28deb3079faad022f1337cbad30f30648cf2cc5684",
+        "60490053585fb0904041198dceb02427890a137126f671ce88b79869e7aff58a",
+        access_lines.HTTP_OBJECT_AGGREGATOR,
     ),
 }
 """By the class's name."""

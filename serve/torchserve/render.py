@@ -71,6 +71,11 @@ class Layout:
         return self.work / "key_file.json"
 
     @property
+    def access(self) -> Path:
+        """The FIFO into which the JVM writes a line for each answered request, once somebody has made it."""
+        return self.work / "access"
+
+    @property
     def classes(self) -> Path:
         """Java classes that come before TorchServe's own."""
         return self.state / "classes"
@@ -209,16 +214,29 @@ def _log4j2(settings: Settings, layout: Layout) -> str:
             '<DefaultRolloverStrategy max="3"/></RollingFile>'
         )
 
+    # Whoever makes the FIFO reads it too; the JVM would wait for ever to open one that nobody reads. A reader that is late
+    # costs lines and delays no answer.
+    access = ""
+    if layout.access.is_fifo():
+        fifo = escape(str(layout.access), {'"': "&quot;"})
+        access = (
+            f'<File name="access" fileName="{fifo}" immediateFlush="false">'
+            '<PatternLayout pattern="%enc{%m}{CRLF}%n"/></File>'
+            '<Async name="requests" blocking="false" bufferSize="16384"><AppenderRef ref="access"/></Async>'
+        )
     return f"""<?xml version="1.0" encoding="UTF-8"?>
 <Configuration status="error">
   <Appenders>
     {file("torchserve")}
     {file("worker")}
+    {access}
   </Appenders>
   <Loggers>
     <!-- What the workers print: they filter by themselves, and their standard output always arrives as INFO. -->
     <Logger name="MODEL_LOG" level="info" additivity="false"><AppenderRef ref="worker"/></Logger>
-    <Logger name="ACCESS_LOG" level="off"/>
+    <Logger name="ACCESS_LOG" level="{"info" if access else "off"}" additivity="false">
+      {'<AppenderRef ref="requests"/>' if access else ""}
+    </Logger>
     <Logger name="TS_METRICS" level="off"/>
     <Logger name="MODEL_METRICS" level="off"/>
     <Root level="{level}"><AppenderRef ref="torchserve"/></Root>

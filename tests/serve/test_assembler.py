@@ -105,17 +105,20 @@ def replaced(data: bytes, old: str, new: str) -> MethodCode:
     return code
 
 
-def test_instructions_are_replaced_where_they_occur_once_and_nothing_jumps_across(load_manager):
+def test_instructions_are_replaced_where_they_occur_once_and_jumps_across_them_move(load_manager):
     java = JavaClass(load_manager)
     before = MethodCode(java, java.method("hasNoWorker")).code
     assert replaced(load_manager, "", "nop\nnop").code == b"\0\0" + before
     assert replaced(load_manager, "checkcast java/util/List\nastore_2", "nop").code == before[:8] + b"\0" + before[12:]
     assert replaced(load_manager, "iconst_1\nireturn", "iconst_0\nireturn").code == before.replace(b"\x04\xac", b"\x03\xac")
+    longer = replaced(load_manager, "iconst_1\nireturn", "nop\nnop\niconst_1\nireturn")
+    assert longer.code == before.replace(bytes.fromhex("c70005 04ac"), bytes.fromhex("c70007 0000 04ac"))
+    far = "nop\n" * 40000 + "iconst_1\nireturn"
     for old, new, message in [
+        ("iconst_1\nireturn", far, "ifnonnull at 13 would lead 40005 bytes"),
         ("aload_2", "nop", "occur 2 times"),
         ("dup", "nop", "occur 0 times"),
-        ("iconst_1\nireturn", "nop\niconst_1\nireturn", "ifnonnull at 13 jumps across or into"),
-        ("iconst_1\nireturn\naload_2", "nop", "ifnonnull at 13 jumps across or into"),
+        ("iconst_1\nireturn\naload_2", "nop", "leads to 18, within what is replaced"),
     ]:
         with pytest.raises(ClassFileError, match=message):
             replaced(load_manager, old, new)

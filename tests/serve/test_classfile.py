@@ -26,6 +26,7 @@ def classes() -> dict[str, bytes]:
     with zipfile.ZipFile(frontend_jar()) as jar:
         names = sorted(name for name in jar.namelist() if name.endswith(".class"))
         chosen = {name for name in names if name.startswith("org/pytorch/")} | set(names[::EVERY])
+        chosen |= {f"{name}.class" for name in PATCHES}
         return {name: jar.read(name) for name in sorted(chosen)}
 
 

@@ -15,7 +15,7 @@ from detector import FileError
 from serve.errors import ClassFileError
 from serve.jvm import patches
 from serve.jvm.assembler import assemble
-from serve.jvm.changes import Patch, Replace, Reword
+from serve.jvm.changes import Method, Patch, Replace, Reword
 from serve.jvm.classfile import JavaClass
 from serve.jvm.instructions import SWITCHES, instructions
 from serve.jvm.java import find_java, frontend_jar
@@ -26,9 +26,10 @@ from tests.conftest import ROOT
 
 @pytest.fixture(scope="module")
 def originals() -> dict[str, bytes]:
-    """TorchServe's own classes by name, without those of Kafka, protobuf and so on."""
+    """TorchServe's own classes by name, and of those of Netty, protobuf and so on what is changed."""
     with zipfile.ZipFile(frontend_jar()) as jar:
         names = [name.removesuffix(".class") for name in jar.namelist() if name.startswith("org/pytorch/serve/")]
+        names += PATCHES.keys() - set(names)
         return {name: jar.read(f"{name}.class") for name in names if not name.endswith("/")}
 
 
@@ -125,13 +126,13 @@ def test_a_change_that_makes_another_class_than_the_tested_one_is_refused(monkey
 
 def test_the_page_names_each_class_and_no_other():
     page = (ROOT / "docs" / "explanation" / "torchserve.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| `(org\.pytorch\.serve\.\S+)` \| `(\w+)", page, re.MULTILINE)
-    methods = {
-        (name.replace("/", "."), change.method)
+    rows = re.findall(r"^\| `((?:org|io)\.\S+)` \| (`.+?) \|", page, re.MULTILINE)
+    documented = {(name, method) for name, methods in rows for method in re.findall(r"`([\w<>]+)`", methods)}
+    changed = {
+        (name.replace("/", "."), change.method.partition(":")[0])
         for name, patch in PATCHES.items()
         for change in patch.changes
-        if isinstance(change, Replace)
+        if isinstance(change, Replace | Method)
     }
-    assert {name for name, _ in rows} == {name.replace("/", ".") for name in PATCHES}
-    assert methods <= set(rows)
-    assert len(rows) == len(set(rows))
+    assert {name for name, _ in documented} == {name.replace("/", ".") for name in PATCHES}
+    assert changed <= documented
