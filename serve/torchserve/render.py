@@ -71,11 +71,6 @@ class Layout:
         return self.work / "key_file.json"
 
     @property
-    def access(self) -> Path:
-        """The FIFO into which the JVM writes a line for each answered request, once somebody has made it."""
-        return self.work / "access"
-
-    @property
     def classes(self) -> Path:
         """Java classes that come before TorchServe's own."""
         return self.state / "classes"
