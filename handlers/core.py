@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -19,8 +18,8 @@ from handlers.engine import Engine, Scores
 from handlers.errors import InternalError
 from handlers.explain import explanation
 from handlers.forms.base import Body, Data, Item, Request
-from handlers.metrics import Metric, Metrics
 from handlers.requests import MAX_BODY_BYTES, MAX_PHOTOS, Answer, answer, read
+from handlers.telemetry import Batch, Handled, Telemetry
 
 log = logging.getLogger("unmask")
 
@@ -43,14 +42,14 @@ class Core:
     def __init__(
         self,
         engine: Engine,
-        metrics: Metrics | None = None,
+        telemetry: Telemetry | None = None,
         *,
         batch_size: int = 8,
         max_photos: int = MAX_PHOTOS,
         max_body_bytes: int = MAX_BODY_BYTES,
     ) -> None:
         self._engine = engine
-        self._metrics = metrics or Metrics()
+        self._telemetry = telemetry or Telemetry()
         self._batch_size = batch_size
         self._max_photos, self._max_body_bytes = max_photos, max_body_bytes
 
@@ -65,75 +64,81 @@ class Core:
 
     def answer(self, items: Sequence[Item]) -> list[Answer]:
         """One answer for each request of a batch, in order."""
-        start = time.perf_counter()
-        self._metrics.set(Metric.IN_PROGRESS, len(items))
-        requests = [read(item, max_photos=self._max_photos, max_bytes=self._max_body_bytes) for item in items]
+        self._telemetry.progress(len(items))
+        batch = Batch()
+        with batch.stage("read"):
+            requests = [read(item, max_photos=self._max_photos, max_bytes=self._max_body_bytes) for item in items]
         bodies: list[list[Body]] = [[{}] * len(request.photos) for request in requests]
         photos: list[_Photo] = []
-        for index, request in enumerate(requests):
-            for place, photo in enumerate(request.photos):
-                try:
-                    photos.append(_Photo(index, place, self._decode(photo)))
-                except Exception as error:
-                    bodies[index][place] = self._failure(error, items[index])
+        with batch.stage("decode"):
+            for index, request in enumerate(requests):
+                for place, photo in enumerate(request.photos):
+                    try:
+                        photos.append(_Photo(index, place, self._decode(photo)))
+                    except Exception as error:
+                        bodies[index][place] = _failure(error, request)
         for first in range(0, len(photos), self._batch_size):
-            batch = photos[first : first + self._batch_size]
-            for scored, body in zip(batch, self._score(batch, items, requests), strict=True):
+            run = photos[first : first + self._batch_size]
+            for scored, body in zip(run, self._score(run, requests, batch), strict=True):
                 bodies[scored.request][scored.place] = body
-        self._metrics.observe(Metric.BATCH_SIZE, len(items))
-        self._metrics.observe(Metric.REQUEST_SECONDS, time.perf_counter() - start, times=len(items))
-        self._metrics.set(Metric.IN_PROGRESS, 0)
-        model = self._engine.manifest.model
-        return [answer(request, item, found, model) for request, item, found in zip(requests, items, bodies, strict=True)]
+        manifest = self._engine.manifest
+        answers = [
+            answer(request, item, found, manifest.model) for request, item, found in zip(requests, items, bodies, strict=True)
+        ]
+        handled = [Handled(*each) for each in zip(items, requests, bodies, answers, strict=True)]
+        self._telemetry.answered(batch, handled, manifest.model.version)
+        self._telemetry.progress(0)
+        return answers
 
     def _decode(self, photo: Data | Exception) -> NDArray[np.uint8]:
         if isinstance(photo, Exception):
             raise photo
-        with self._metrics.timed(Metric.STAGE_SECONDS, "decode"):
-            return decode_image(photo, self._engine.manifest.image_spec)
+        return decode_image(photo, self._engine.manifest.image_spec)
 
-    def _score(self, photos: Sequence[_Photo], items: Sequence[Item], requests: Sequence[Request]) -> list[Body]:
+    def _score(self, photos: Sequence[_Photo], requests: Sequence[Request], batch: Batch) -> list[Body]:
         """What is found on each photo, from one run of the model."""
         try:
-            with self._metrics.timed(Metric.STAGE_SECONDS, "inference"):
+            with batch.stage("inference"):
                 explain = any(requests[photo.request].explain for photo in photos)
                 scores = self._engine.run(np.stack([photo.pixels for photo in photos]), heatmap=explain)
         except Exception as error:  # a runtime out of memory, a lost device: these photos fail, the worker lives
-            return [self._failure(error, items[photo.request]) for photo in photos]
+            return [_failure(error, requests[photo.request]) for photo in photos]
+        batch.runs.append(len(photos))
         bodies = []
-        with self._metrics.timed(Metric.STAGE_SECONDS, "postprocess"):
+        with batch.stage("postprocess"):
             for row, photo in enumerate(photos):
-                item = items[photo.request]
+                request = requests[photo.request]
                 try:
-                    bodies.append(self._verdict(scores, row, photo.pixels, requests[photo.request], item))
+                    bodies.append(self._verdict(scores, row, photo.pixels, request, batch))
                 except Exception as error:
-                    bodies.append(self._failure(error, item))
+                    bodies.append(_failure(error, request))
         return bodies
 
-    def _verdict(self, scores: Scores, row: int, pixels: NDArray[np.uint8], request: Request, item: Item) -> Body:
+    def _verdict(self, scores: Scores, row: int, pixels: NDArray[np.uint8], request: Request, batch: Batch) -> Body:
         verdict = self._engine.manifest.verdict(
             scores.logit[row],
             scores.raw_prob[row],
             scores.calibrated_prob[row],
             device=self._engine.device,
             use_calibrator=request.use_calibrator,
-            request_id=item.request_id,
+            request_id=request.request_id,
         )
         body = verdict.to_dict()
         if request.explain and scores.heatmap is not None:
-            body["explanation"] = explanation(pixels, scores.heatmap[row])
-        self._metrics.count(Metric.VERDICTS, verdict.prediction)
+            with batch.stage("explain", within="postprocess"):
+                body["explanation"] = explanation(pixels, scores.heatmap[row])
+        batch.scores.append(float(scores.calibrated_prob[row]))
         return body
 
-    def _failure(self, error: Exception, item: Item) -> Body:
-        name = f"request {item.request_id}" + (f", traceparent {item.trace}" if item.trace else "")
-        if not isinstance(error, UnmaskError):
-            log.error("%s failed", name, exc_info=error)
-            error = InternalError()
-        elif error.status >= 500:
-            log.error("%s: %s [%s]", name, error.message, error.code)
-        self._metrics.count(Metric.ERRORS, error.code)
-        return error_body(error, item.request_id)
+
+def _failure(error: Exception, request: Request) -> Body:
+    name = f"request {request.request_id}" + (f", traceparent {request.trace}" if request.trace else "")
+    if not isinstance(error, UnmaskError):
+        log.error("%s failed", name, exc_info=error)
+        error = InternalError()
+    elif error.status >= 500:
+        log.error("%s: %s [%s]", name, error.message, error.code)
+    return error_body(error, request.request_id)
 
 
 def _grey(image_format: str, size: int) -> bytes:

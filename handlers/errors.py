@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from detector.errors import ImageError, UnmaskError
+from collections.abc import Iterator
+
+from detector.errors import ImageError, ModelOutputError, UnmaskError
 
 
 class InternalError(UnmaskError):
@@ -58,3 +60,28 @@ class TooManyPhotos(UnmaskError):
 
     code = "too_many_photos"
     status = 413
+
+
+class ClientClosedRequest(UnmaskError):
+    """The client left while its request waited; nothing was decoded or scored, and nobody reads this answer."""
+
+    code = "client_closed_request"
+    status = 499
+
+    def __init__(self) -> None:
+        super().__init__("the client closed the request before a worker had it")
+
+
+def answered_errors() -> list[type[UnmaskError]]:
+    """All errors that an answer of the handler can have, by status and code."""
+
+    def below(kind: type[UnmaskError]) -> Iterator[type[UnmaskError]]:
+        for child in kind.__subclasses__():
+            yield child
+            yield from below(child)
+
+    def answered(kind: type[UnmaskError]) -> bool:
+        photo = kind.__module__ == ImageError.__module__ and issubclass(kind, ImageError) and kind is not ImageError
+        return photo or kind is ModelOutputError or kind.__module__ == __name__
+
+    return sorted({kind for kind in below(UnmaskError) if answered(kind)}, key=lambda kind: (kind.status, kind.code))

@@ -2,112 +2,181 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import os
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
-SECONDS = (0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-STAGE_SECONDS = (0.0001, 0.00025, 0.0005, *SECONDS)  # postprocess takes tenths of a millisecond
+from detector.manifest import Manifest
+from detector.metrics import Declaration
+from handlers.errors import answered_errors
+
+log = logging.getLogger("unmask")
+SECONDS = (
+    *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.0075),
+    *(0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
+)
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
-STAGES = ("decode", "inference", "postprocess")
-
-
-@dataclass(frozen=True)
-class Declaration:
-    """One metric. kind: Histogram, Counter or Gauge. buckets: a histogram's upper bounds. label: name of its label, where it
-    has one; values: those of the label that are there from the start."""
-
-    kind: str
-    name: str
-    text: str
-    buckets: tuple[float, ...] = ()
-    label: str = ""
-    values: tuple[str, ...] = ()
+STAGES = ("queue", "read", "decode", "inference", "postprocess", "explain")
+BINS = tuple(k / 20 for k in range(21))  # of scores, where the manifest has no reference
+FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+# prometheus_client writes through mapped files that grow sparse: on a full disk that ends the process (SIGBUS) instead of
+# raising. Ours have their full size before they are mapped.
+_FILES, _FILE_BYTES = ("counter", "histogram", "gauge_livesum"), 1 << 17
 
 
 class Metric(Enum):
     """All metrics of a worker. The supervisor sums them over the workers."""
 
-    REQUEST_SECONDS = Declaration("Histogram", "unmask_request_seconds", "Time a request spent in the handler.", SECONDS)
     STAGE_SECONDS = Declaration(
         "Histogram",
         "unmask_stage_seconds",
-        "Time by stage: decode per photo, inference and postprocess per run of the model.",
-        STAGE_SECONDS,
-        label="stage",
-        values=STAGES,
+        "Time that a request spent in a stage, its batch's other requests included; a stage it did not have is left out.",
+        ("stage",),
+        SECONDS,
+        STAGES,
     )
-    BATCH_SIZE = Declaration("Histogram", "unmask_batch_size", "Requests in a batch.", BATCHES)
-    VERDICTS = Declaration("Counter", "unmask_verdicts", "Verdicts given.", label="prediction")
-    ERRORS = Declaration("Counter", "unmask_errors", "Requests that failed, by error code.", label="code")
-    IN_PROGRESS = Declaration("Gauge", "unmask_requests_in_progress", "Requests in the handler now.")
+    PHOTOS = Declaration(
+        "Counter", "unmask_photos", "Photos, by what came of them.", ("outcome",), values=("real", "fake", "error")
+    )
+    PHOTO_ERRORS = Declaration(
+        "Counter",
+        "unmask_photo_errors",
+        "Photos that failed, by error code; a request that can't be read is one.",
+        ("code",),
+        values=tuple(error.code for error in answered_errors()),
+    )
+    BATCH_PHOTOS = Declaration("Histogram", "unmask_batch_photos", "Photos in one run of the model.", buckets=BATCHES)
+    INFERENCES = Declaration("Counter", "unmask_inferences", "Runs of the model.")
+    SCORE = Declaration(
+        "Histogram",
+        "unmask_score",
+        "Calibrated probability of each photo, in the bins of the model's reference scores.",
+        ("version",),
+        BINS,
+    )
+    IN_PROGRESS = Declaration("Gauge", "unmask_requests_in_progress", "Requests in the workers now.")
 
 
 class Metrics:
-    """The metrics of one worker.
+    """The metrics of one worker, in prometheus_client's multiprocess mode.
 
-    collected: whether to write them, in prometheus_client's multiprocess mode, to files in `PROMETHEUS_MULTIPROC_DIR`; without
-    it nothing is measured.
+    folder: for its files; without one nothing is measured. version: of the model. bins: edges of the scores' bins. When the
+    files can't be written, or are removed, requests go on; the files are made anew as soon as that is possible.
     """
 
-    def __init__(self, *, collected: bool = False) -> None:
+    def __init__(self, folder: Path | None = None, *, version: str = "", bins: Sequence[float] = BINS) -> None:
+        self._folder, self._version, self._bins = folder, version, tuple(bins)
         self._instruments: dict[Metric, Any] = {}
-        if collected:
-            import prometheus_client
+        self._broken = False
+        self._in_progress = 0
+        self._ready()
 
-            registry = prometheus_client.CollectorRegistry()  # its own, so that a second handler in one process is no clash
-            self._instruments = {metric: _instrument(prometheus_client, registry, metric.value) for metric in Metric}
+    def progress(self, requests: int) -> None:
+        """Tell how many requests are in the worker now."""
+        self._in_progress = requests
+        if self._instruments:
+            self._instruments[Metric.IN_PROGRESS].set(requests)
 
-    def count(self, metric: Metric, label: str | None = None) -> None:
-        """Add one to a counter."""
-        if instrument := self._of(metric, label):
-            instrument.inc()
+    def observe(
+        self,
+        *,
+        stages: Mapping[str, float],
+        requests: int,
+        queues: Sequence[float] = (),
+        runs: Sequence[int] = (),
+        scores: Sequence[float] = (),
+        verdicts: Sequence[str] = (),
+        errors: Sequence[str] = (),
+    ) -> None:
+        """Add a batch. stages: seconds of each, for all `requests` alike. queues: seconds of each request.
 
-    def observe(self, metric: Metric, value: float, label: str | None = None, *, times: int = 1) -> None:
-        """Add a value to a histogram, so many times."""
-        if instrument := self._of(metric, label):
-            for _ in range(times):
-                instrument.observe(value)
+        runs: photos in each run of the model. verdicts, errors: predictions and error codes of the photos.
+        """
+        if not self._ready():
+            return
+        stage, outcome = self._instruments[Metric.STAGE_SECONDS], self._instruments[Metric.PHOTOS]
+        for name, seconds in stages.items():
+            if seconds > 0:
+                spent = stage.labels(name)
+                for _ in range(requests):
+                    spent.observe(seconds)
+        for seconds in queues:
+            stage.labels("queue").observe(seconds)
+        for photos in runs:
+            self._instruments[Metric.BATCH_PHOTOS].observe(photos)
+        self._instruments[Metric.INFERENCES].inc(len(runs))
+        for score in scores:
+            # A bin holds its lower edge in the reference, as numpy counts, and its upper one in Prometheus.
+            self._instruments[Metric.SCORE].labels(self._version).observe(math.nextafter(score, math.inf) if score < 1 else score)
+        for label in set(verdicts):
+            outcome.labels(label.lower()).inc(verdicts.count(label))
+        outcome.labels("error").inc(len(errors))
+        for code in errors:
+            self._instruments[Metric.PHOTO_ERRORS].labels(code).inc()
 
-    def set(self, metric: Metric, value: float) -> None:
-        """Set a gauge."""
-        if instrument := self._of(metric, None):
-            instrument.set(value)
-
-    @contextmanager
-    def timed(self, metric: Metric, label: str | None = None) -> Iterator[None]:
-        """Add the time of a block to a histogram, also when the block raises."""
-        start = time.perf_counter()
+    def _ready(self) -> bool:
+        """Whether there is something to write to; made here where it is not, or no longer."""
+        if self._folder is None:
+            return False
+        if self._instruments and self._files()[0].exists():
+            return True
         try:
-            yield
-        finally:
-            self.observe(metric, time.perf_counter() - start, label)
+            self._open(self._folder)
+        except Exception as error:
+            self._instruments = {}
+            if not self._broken:
+                log.warning("%s: metrics can't be written, and requests are answered without: %s", self._folder, error)
+            self._broken = True
+            return False
+        if self._broken:
+            log.warning("%s: metrics are written again", self._folder)
+        self._broken = False
+        return True
 
-    def _of(self, metric: Metric, label: str | None) -> Any:
-        instrument = self._instruments.get(metric)
-        return instrument.labels(label) if instrument and label is not None else instrument
+    def _files(self) -> list[Path]:
+        assert self._folder is not None
+        return [self._folder / f"{kind}_{os.getpid()}.db" for kind in _FILES]
+
+    def _open(self, folder: Path) -> None:
+        import prometheus_client
+        from prometheus_client import values
+
+        folder.mkdir(exist_ok=True)
+        if self._instruments:
+            values.ValueClass.close_all_files()
+        for path in self._files():
+            with path.open("ab") as file:  # a worker before this one may have had the same process id
+                file.write(bytes(max(0, _FILE_BYTES - file.tell())))
+        registry = prometheus_client.CollectorRegistry()  # its own, so that a second handler in one process is no clash
+        self._instruments = {
+            metric: _instrument(prometheus_client, registry, metric.value, self._bins if metric is Metric.SCORE else None)
+            for metric in Metric
+        }
+        self._instruments[Metric.SCORE].labels(self._version)
+        self._instruments[Metric.IN_PROGRESS].set(self._in_progress)
 
 
-def open_metrics() -> Metrics:
-    """Metrics, collected where `PROMETHEUS_MULTIPROC_DIR` is set and prometheus_client is installed."""
-    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-        return Metrics()
+def open_metrics(manifest: Manifest) -> Metrics:
+    """Metrics of a model, collected where `PROMETHEUS_MULTIPROC_DIR` is set and prometheus_client is installed."""
+    folder = os.environ.get(FOLDER)
     try:
-        return Metrics(collected=True)
+        import prometheus_client  # noqa: F401
     except ImportError:
-        return Metrics()
+        folder = None
+    bins = manifest.reference_scores.get("edges") or BINS
+    return Metrics(Path(folder) if folder else None, version=manifest.model.version, bins=bins)
 
 
-def _instrument(library: Any, registry: Any, declared: Declaration) -> Any:
-    more: dict[str, Any] = {"buckets": declared.buckets} if declared.buckets else {}
+def _instrument(library: Any, registry: Any, declared: Declaration, buckets: Sequence[float] | None) -> Any:
+    bounds = buckets or declared.buckets
+    more: dict[str, Any] = {"buckets": bounds} if bounds else {}
     if declared.kind == "Gauge":
         more["multiprocess_mode"] = "livesum"
-    labels = [declared.label] if declared.label else []
-    instrument = getattr(library, declared.kind)(declared.name, declared.text, labels, registry=registry, **more)
+    instrument = getattr(library, declared.kind)(declared.name, declared.text, declared.labels, registry=registry, **more)
     for value in declared.values:
         instrument.labels(value)
     return instrument

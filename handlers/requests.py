@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from detector.errors import BodyTooLarge
 from detector.verdict import ModelIdentity
 from detector.worker_settings import WorkerSettings
-from handlers.errors import BadParameter, BadRequest, MissingImage, UrlNotAccepted
+from handlers.errors import BadParameter, BadRequest, ClientClosedRequest, MissingImage, UrlNotAccepted
 from handlers.forms import FORMS, KSERVE_V2, SINGLE
 from handlers.forms.base import Body, Content, Data, Item, Request
+from handlers.identity import valid_request_id, valid_traceparent
 
 MAX_BODY_BYTES, MAX_PHOTOS = WorkerSettings.max_body_bytes, WorkerSettings.max_photos
 _NUMBERED = re.compile(r"data(\d{1,9})")
@@ -25,10 +26,11 @@ _ACCEPTED = f"JSON requests are {_EXAMPLES}, with photos in base64"
 
 @dataclass(frozen=True)
 class Answer:
-    """The HTTP status and the JSON body for one request."""
+    """The HTTP status, the JSON body and the headers for one request."""
 
     status: int
     body: Body
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 def read(item: Item, *, max_photos: int = MAX_PHOTOS, max_bytes: int = MAX_BODY_BYTES) -> Request:
@@ -37,8 +39,10 @@ def read(item: Item, *, max_photos: int = MAX_PHOTOS, max_bytes: int = MAX_BODY_
     Never raises: a request that can't be read has its error as its only photo, and is answered in its own form where that
     is known.
     """
-    refused = Request((), KSERVE_V2 if item.tensors else SINGLE)
+    refused, parameters = Request((), KSERVE_V2 if item.tensors else SINGLE), item.inputs
     try:
+        if item.closed:
+            raise ClientClosedRequest
         content = _content(item.inputs, max_photos, max_bytes)
         form = next((form for form in FORMS if form.accepts(content)), None)
         if form is None:
@@ -46,13 +50,18 @@ def read(item: Item, *, max_photos: int = MAX_PHOTOS, max_bytes: int = MAX_BODY_
         refused = form.refused(content) or refused
         request = form.read(content)
         parameters = {**request.parameters, **item.inputs}
-        return replace(
+        request = replace(
             request,
             use_calibrator=_switch(parameters, "use_calib", default=True),
             explain=_switch(parameters, "explain", default=item.explain or request.explain),
         )
     except Exception as error:
-        return replace(refused, photos=[error])
+        request = replace(refused, photos=[error])
+    return replace(
+        request,
+        request_id=item.request_id or valid_request_id(parameters.get("request_id")) or item.job,
+        trace=item.trace or valid_traceparent(parameters.get("traceparent")),
+    )
 
 
 def answer(request: Request, item: Item, bodies: Sequence[Body], model: ModelIdentity) -> Answer:
@@ -61,7 +70,9 @@ def answer(request: Request, item: Item, bodies: Sequence[Body], model: ModelIde
     Over HTTP it is a success when any photo has a verdict, and otherwise has the first one's status.
     """
     status = 200 if any(body["ok"] for body in bodies) else bodies[0]["status"]
-    return Answer(status, request.form.body(request, item, bodies, model))
+    headers = {"x-request-id": request.request_id, "traceparent": request.trace}
+    sent = {name: value for name, value in headers.items() if value}
+    return Answer(status, request.form.body(request, item, bodies, model), sent)
 
 
 def _content(inputs: Mapping[str, Any], max_photos: int, max_bytes: int) -> Content:

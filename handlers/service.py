@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,14 @@ from handlers.core import Core
 from handlers.cpu_lock import CpuLock
 from handlers.engine import GpuOptions, load_engine
 from handlers.forms.base import Item
-from handlers.metrics import Metrics, open_metrics
+from handlers.identity import valid_request_id, valid_traceparent
+from handlers.metrics import open_metrics
+from handlers.records import RequestRecords
+from handlers.telemetry import Telemetry
 
-# W3C Trace Context, version 00 and what later ones have in common with it; zeros and version ff are invalid.
-_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+# Headers that our patched frontend adds, under these names exactly: when a request came (nanoseconds of the monotonic clock),
+# how many waited then, and whether its client is still there. A stock TorchServe has none of them.
+BEGIN, QUEUE, OPEN = "unmask-begin", "unmask-queue", "unmask-open"
 
 
 class Service:
@@ -42,7 +45,7 @@ class Service:
             # TorchServe logs two lines for every batch at INFO, and its JVM matches each against regular expressions.
             logging.getLogger().setLevel(settings.log_level)
         try:
-            self._core = _load(context.system_properties, settings, open_metrics())
+            self._core = _load(context.system_properties, settings)
         except Exception as error:
             if settings.load_error:
                 message = error.message if isinstance(error, UnmaskError) else f"{type(error).__name__}: {error}"
@@ -53,31 +56,40 @@ class Service:
         """Answer a batch: one JSON body for each request, in order; over REST each gets its own status."""
         items = [_item(inputs, context.get_request_id(i), context.get_all_request_header(i)) for i, inputs in enumerate(data)]
         bodies = []
-        for index, (item, answer) in enumerate(zip(items, self._core.answer(items), strict=True)):
+        for index, answer in enumerate(self._core.answer(items)):
             # Over gRPC TorchServe drops status and headers; there the status is in the body.
             context.set_response_status(answer.status, "", index)
             context.set_response_content_type(index, "application/json")
-            if item.trace:
-                context.set_response_header(index, "traceparent", item.trace)
+            for name, value in answer.headers.items():
+                context.set_response_header(index, name, value)
             bodies.append(json.dumps(answer.body).encode())
         return bodies
 
 
-def _item(inputs: Mapping[str, Any], request_id: str | None, headers: Mapping[str, Any]) -> Item:
-    """A request. headers: HTTP's, none for gRPC, and by each input's name its content type as a mapping."""
-    names = {name.lower(): value for name, value in headers.items() if isinstance(value, str)}
-    trace = names.get("traceparent", "")
+def _item(inputs: Mapping[str, Any], job: str | None, headers: Mapping[str, Any]) -> Item:
+    """A request. headers: HTTP's and our frontend's, only the latter for gRPC, and by each input's name its content type as a
+    mapping."""
+    text = {name.lower(): value for name, value in headers.items() if isinstance(value, str)}
+    sent = {name: value for name, value in text.items() if name not in (BEGIN, QUEUE, OPEN)}
     return Item(
         inputs,
-        request_id,
-        explain=names.get("explain") == "True",  # TorchServe's own, by the path
+        job,
+        explain=sent.get("explain") == "True",  # TorchServe's own, by the path
         # KServe's ModelInfer arrives as a body with a declared type and no HTTP header to have declared it in.
-        tensors=not names and headers.get("body") == {"content-type": "application/json"},
-        trace=trace if _TRACEPARENT.fullmatch(trace) else None,
+        tensors=not sent and headers.get("body") == {"content-type": "application/json"},
+        request_id=valid_request_id(sent.get("x-request-id")),
+        trace=valid_traceparent(sent.get("traceparent")),
+        closed=headers.get(OPEN) == "false",
+        queued=_whole(headers.get(BEGIN)),
+        depth=_whole(headers.get(QUEUE)),
     )
 
 
-def _load(properties: Mapping[str, Any], settings: WorkerSettings, metrics: Metrics) -> Core:
+def _whole(text: Any) -> int | None:
+    return int(text) if isinstance(text, str) and text.isascii() and text.isdecimal() and len(text) < 20 else None
+
+
+def _load(properties: Mapping[str, Any], settings: WorkerSettings) -> Core:
     directory = Path(properties["model_dir"])
     if not Path(detector.__file__).resolve().is_relative_to(directory.resolve()):
         raise FileError("the worker imported another `detector` than the archive's own; unset PYTHONPATH and start again")
@@ -89,9 +101,10 @@ def _load(properties: Mapping[str, Any], settings: WorkerSettings, metrics: Metr
         cpu_lock=CpuLock(settings.cpu_lock) if settings.cpu_lock else None,
         gpu=GpuOptions(batch_size, graphs=settings.cuda_graphs, engine_cache=settings.engine_cache),
     )
+    records = RequestRecords(settings.requests)
     core = Core(
         engine,
-        metrics,
+        Telemetry(open_metrics(engine.manifest), records, counting=settings.counting),
         batch_size=batch_size,
         max_photos=settings.max_photos,
         max_body_bytes=settings.max_body_bytes,

@@ -22,16 +22,21 @@ class Item:
     """One request as TorchServe passes it on.
 
     inputs: `body`, the raw HTTP body; or multipart fields or gRPC inputs, of which `data` is a photo, or `data1`, `data2`,
-    … are several; `use_calib` and `explain`. explain: whether the path asks for it. tensors: whether TorchServe makes
-    gRPC of the answer (KServe v2), which ends the worker when the answer does not have that form. trace: a valid W3C
-    traceparent.
+    … are several; `use_calib` and `explain`; `request_id` and `traceparent`. job: TorchServe's own id of it. explain:
+    whether the path asks for it. tensors: whether TorchServe makes gRPC of the answer (KServe v2), which ends the worker
+    when the answer does not have that form. request_id, trace: valid ones of HTTP's headers. closed: whether its client has
+    left. queued: when it came to the frontend, in nanoseconds of the monotonic clock; depth: requests that waited then.
     """
 
     inputs: Mapping[str, Any]
-    request_id: str | None = None
+    job: str | None = None
     explain: bool = False
     tensors: bool = False
+    request_id: str | None = None
     trace: str | None = None
+    closed: bool = False
+    queued: int | None = None
+    depth: int | None = None
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,7 @@ class Request:
 
     form: the one that answers it. parameters: `use_calib` and `explain` as they were sent. explain: whether the request
     asks for it in another way. id: the caller's own, in KServe v2. outputs: names of those wanted there; none is all.
+    request_id: the client's, or else TorchServe's. trace: the client's W3C traceparent.
     """
 
     photos: Sequence[Data | Exception]
@@ -60,12 +66,18 @@ class Request:
     explain: bool = False
     id: str | None = None
     outputs: tuple[str, ...] = ()
+    request_id: str | None = None
+    trace: str | None = None
 
 
 class Form(ABC):
-    """One form of request, and of its answer. example: of its JSON, where it is JSON, for those who send another."""
+    """One form of request, and of its answer.
+
+    example: of its JSON, where it is JSON, for those who send another. protocol: KServe's v1 or v2, where it is of one.
+    """
 
     example = ""
+    protocol = ""
 
     @abstractmethod
     def accepts(self, content: Content) -> bool:

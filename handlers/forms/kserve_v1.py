@@ -14,6 +14,7 @@ class KServeV1(Form):
     """JSON with `instances`."""
 
     example = '{"instances": [{"b64": "…"}, …]}'
+    protocol = "v1"
 
     def accepts(self, content: Content) -> bool:
         """Whether there are `instances`."""

@@ -10,6 +10,7 @@ from detector.verdict import ModelIdentity
 from handlers.errors import BadRequest, MissingImage
 from handlers.forms.base import Body, Content, Data, Form, Item, Request, check_count, decoded, parameters_of
 
+_TEXTS = ("request_id", "traceparent")
 _NUMBERS = ("logit", "raw_prob", "calibrated", "confidence")
 # Outputs of every answer: name, datatype, and the value for one photo, from its verdict's JSON or its failing form.
 _OUTPUTS: tuple[tuple[str, str, Callable[[Body, float | None], Any]], ...] = (
@@ -27,6 +28,7 @@ class KServeV2(Form):
     """JSON with `inputs`, a list of tensors; KServe's ModelInfer over gRPC arrives so too."""
 
     example = '{"inputs": [{"name": "images", "shape": [n], "datatype": "BYTES", "data": ["…", …]}]}'
+    protocol = "v2"
 
     def accepts(self, content: Content) -> bool:
         """Whether there are `inputs`."""
@@ -58,7 +60,7 @@ class KServeV2(Form):
         body = {
             "model_name": model.name,
             "model_version": model.version,
-            "id": request.id or item.request_id or "",
+            "id": request.id or request.request_id or "",
             "outputs": [output for output in outputs if not request.outputs or output["name"] in request.outputs],
         }
         return body if any(each["ok"] for each in bodies) else body | {"error": bodies[0]["error"]["message"]}
@@ -85,9 +87,10 @@ def _photos(images: dict[str, Any], content: Content) -> list[Data | Exception]:
 
 
 def _switches(tensors: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Parameters as tensors of one element: all that TorchServe passes on of gRPC."""
-    found = {key: tensors[key].get("data") for key in ("use_calib", "explain") if key in tensors}
-    return {key: data[0] for key, data in found.items() if isinstance(data, list) and data}
+    """Parameters as tensors of one element: all that TorchServe passes on of gRPC. Texts are in base64, as photos are."""
+    found = {key: tensors[key].get("data") for key in ("use_calib", "explain", *_TEXTS) if key in tensors}
+    values = {key: data[0] for key, data in found.items() if isinstance(data, list) and data}
+    return values | {key: decoded(values[key]) for key in _TEXTS if key in values}
 
 
 def _wanted(outputs: Any) -> tuple[str, ...]:
