@@ -22,19 +22,25 @@ def read_metrics(url: str) -> Snapshot:
 
 
 def between(before: Snapshot, after: Snapshot) -> dict[str, Any]:
-    """The handler's metrics between two readings, as JSON values: times in milliseconds, errors by code, verdicts by label."""
+    """A server's metrics between two readings, as JSON values: times in milliseconds, photos and errors counted.
+
+    request: from arrival to answer, as the frontend saw it; handled: requests that reached the handler; stages: time that a
+    request spent in each; mean_batch: photos in one run of the model; photos: by outcome; errors: by code.
+    """
 
     def moved(name: str, **labels: str) -> Histogram:
         return after.histogram(name, **labels) - before.histogram(name, **labels)
 
     stages = after.values("unmask_stage_seconds", "stage")
-    batches = moved("unmask_batch_size")
+    times = {stage: moved("unmask_stage_seconds", stage=stage) for stage in stages}
+    batches = moved("unmask_batch_photos")
     return {
-        "request": _times(moved("unmask_request_seconds")),
-        "stages": {stage: _times(moved("unmask_stage_seconds", stage=stage)) for stage in stages},
+        "request": _times(moved("unmask_request_duration_seconds")),
+        "handled": int(times["read"].count) if "read" in times else 0,
+        "stages": {stage: _times(histogram) for stage, histogram in times.items()},
         "mean_batch": round(batches.mean, 2) if batches.count else None,
-        "errors": _counts(before, after, "unmask_errors", "code"),
-        "verdicts": _counts(before, after, "unmask_verdicts", "prediction"),
+        "errors": _counts(before, after, "unmask_photo_errors", "code"),
+        "photos": _counts(before, after, "unmask_photos", "outcome"),
     }
 
 

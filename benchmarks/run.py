@@ -109,7 +109,7 @@ def measure(server: Server, load: Load, protocol: str, known: dict[str, float], 
 
 
 def _miscount(run: dict[str, Any]) -> str:
-    counted, sent = run["server"]["request"]["count"], run["requests"]
+    counted, sent = run["server"]["handled"], run["requests"]
     if counted == sent:
         return ""
     return (

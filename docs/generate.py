@@ -13,9 +13,11 @@ from typing import Literal, get_args, get_origin
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-from detector.errors import ImageError, ModelOutputError, UnmaskError, UsageError
+from detector.errors import ImageError, UnmaskError, UsageError
+from detector.metrics import Declaration
 from docs.commands_pages import command_pages
 from docs.python_page import python_page
+from handlers.errors import answered_errors
 from handlers.metrics import Metric
 from serve.health import Health, SupervisorMetrics
 from serve.settings import Settings
@@ -83,11 +85,7 @@ def metrics_page() -> str:
         "|---|---|---|---|",
     ]
     for metric in Metric:
-        kind, name = metric.value.kind.lower(), metric.value.name + ("_total" if metric.value.kind == "Counter" else "")
-        label = f"`{metric.value.label}`" if metric.value.label else ""
-        if metric.value.values:
-            label += f": {', '.join(f'`{value}`' for value in metric.value.values)}"
-        lines.append(f"| `{name}` | {kind} | {label} | {metric.value.text} |")
+        lines.append(_metric_row(metric.value))
     lines += ["", "Buckets of the histograms:\n"]
     lines += [f"- `{m.value.name}`: {', '.join(f'{bound:g}' for bound in m.value.buckets)}" for m in Metric if m.value.buckets]
     lines += ["", "## Of the supervisor\n", "| name | type | meaning |", "|---|---|---|"]
@@ -95,6 +93,13 @@ def metrics_page() -> str:
         name = family.name + ("_total" if family.type == "counter" else "")
         lines.append(f"| `{name}` | {family.type} | {family.documentation} |")
     return "\n".join([*lines, ""])
+
+
+def _metric_row(declared: Declaration) -> str:
+    labels = ", ".join(f"`{label}`" for label in declared.labels)
+    if declared.values:
+        labels += f": {', '.join(f'`{value}`' for value in declared.values)}"
+    return f"| `{declared.sample}` | {declared.kind.lower()} | {labels} | {declared.text} |"
 
 
 def calibration_page() -> str:
@@ -125,15 +130,9 @@ def error_kinds() -> list[type[UnmaskError]]:
     return [kind for kind in dict.fromkeys(below(UnmaskError)) if kind.__module__.partition(".")[0] in PACKAGES]
 
 
-def answered(kind: type[UnmaskError]) -> bool:
-    """Whether a server answers requests with this error."""
-    photo = issubclass(kind, ImageError) and kind is not ImageError
-    return photo or kind is ModelOutputError or kind.__module__.startswith("handlers.")
-
-
 def errors_page() -> str:
     """Each code: its status or exit code, and when it comes."""
-    kinds = error_kinds()
+    kinds, answered = error_kinds(), answered_errors()
     lines = [
         "# Error codes\n",
         "A code is stable: match on it. The message beside it is for people and may change.\n",
@@ -142,9 +141,7 @@ def errors_page() -> str:
         "| code | status | when |",
         "|---|---|---|",
     ]
-    lines += [
-        f"| `{k.code}` | {k.status} | {_first(k)} |" for k in sorted(filter(answered, kinds), key=lambda k: (k.status, k.code))
-    ]
+    lines += [f"| `{kind.code}` | {kind.status} | {_first(kind)} |" for kind in answered]
     lines += [
         "",
         "## Of commands\n",
@@ -152,7 +149,7 @@ def errors_page() -> str:
         "| code | exit code | when |",
         "|---|---|---|",
     ]
-    for kind in sorted((k for k in kinds if not answered(k) and k is not ImageError), key=lambda k: k.code):
+    for kind in sorted((k for k in kinds if k not in answered and k is not ImageError), key=lambda k: k.code):
         lines.append(f"| `{kind.code}` | {2 if issubclass(kind, UsageError) else 1} | {_first(kind)} |")
     return "\n".join([*lines, ""])
 

@@ -111,7 +111,9 @@ class Metrics:
         self._instruments[Metric.INFERENCES].inc(len(runs))
         for score in scores:
             # A bin holds its lower edge in the reference, as numpy counts, and its upper one in Prometheus.
-            self._instruments[Metric.SCORE].labels(self._version).observe(math.nextafter(score, math.inf) if score < 1 else score)
+            self._instruments[Metric.SCORE].labels(self._version).observe(
+                math.nextafter(score, math.inf) if score < 1 else score
+            )
         for label in set(verdicts):
             outcome.labels(label.lower()).inc(verdicts.count(label))
         outcome.labels("error").inc(len(errors))

@@ -113,7 +113,7 @@ class Telemetry:
 
 def _record(each: Handled, queue: float | None, stages: Mapping[str, float]) -> dict[str, Any]:
     item, request, status, codes = each.item, each.request, each.answer.status, each.codes
-    spent = {"queue": queue or 0.0} | ({} if item.closed else stages)
+    spent = {**({} if item.closed else stages), "queue": queue or 0.0}
     return {
         "job": item.job,
         "request_id": request.request_id,

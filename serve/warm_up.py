@@ -21,7 +21,7 @@ def warm_up(record: Record, token: str, connections: int, stop: threading.Event)
     """Send a grey photo over REST and gRPC; ends early when `stop` is set.
 
     token: of a server that requires one. connections: of each protocol; each goes to the next of the JVM's threads, which
-    then allocates its buffers. These requests are in the server's metrics like any other.
+    then allocates its buffers. Nothing counts these requests: the workers and the supervisor begin to count when this is over.
     Raises `StartupFailed` when the server gives no verdict, `ServerUnreachable` when it does not answer.
     """
     out = BytesIO()

@@ -22,9 +22,19 @@ _WORKER_DIED = "Worker died."  # with the photo in hand; 507 and RESOURCE_EXHAUS
 class Client(Protocol):
     """Either client. Safe to share between threads."""
 
-    def predict(self, data: bytes, *, use_calibrator: bool = True, explain: bool = False) -> dict[str, Any]:
+    def predict(
+        self,
+        data: bytes,
+        *,
+        use_calibrator: bool = True,
+        explain: bool = False,
+        request_id: str | None = None,
+        traceparent: str | None = None,
+    ) -> dict[str, Any]:
         """The verdict's JSON, or its failing form; with `explain` the heatmap too.
 
+        request_id: 8 to 128 letters, digits and `.`, `_`, `-`, by which the server's answer, logs and traces name the request;
+        anything else is replaced by one of the server's. traceparent: W3C trace context.
         Raises `ServerUnreachable` when nothing answers.
         """
 
@@ -47,12 +57,23 @@ class RestClient:
         self._http = httpx.Client(timeout=timeout, trust_env=False, headers=header(token), verify=encrypted)
         self._unreachable = httpx.TransportError
 
-    def predict(self, data: bytes, *, use_calibrator: bool = True, explain: bool = False) -> dict[str, Any]:
+    def predict(
+        self,
+        data: bytes,
+        *,
+        use_calibrator: bool = True,
+        explain: bool = False,
+        request_id: str | None = None,
+        traceparent: str | None = None,
+    ) -> dict[str, Any]:
         """The verdict's JSON, or its failing form. Raises `ServerUnreachable` when nothing answers."""
         params = ({} if use_calibrator else {"use_calib": "0"}) | ({"explain": "1"} if explain else {})
         try:
             response = self._http.post(
-                self._url, content=data, params=params, headers={"Content-Type": "application/octet-stream"}
+                self._url,
+                content=data,
+                params=params,
+                headers={"Content-Type": "application/octet-stream"} | _identity(request_id, traceparent),
             )
         except self._unreachable as error:
             raise ServerUnreachable(f"{self._url}: nothing answers ({error or type(error).__name__})") from None
@@ -82,12 +103,23 @@ class GrpcClient:
         self._channel = grpc.insecure_channel(target)
         self._stub = services.InferenceAPIsServiceStub(self._channel)
 
-    def predict(self, data: bytes, *, use_calibrator: bool = True, explain: bool = False) -> dict[str, Any]:
+    def predict(
+        self,
+        data: bytes,
+        *,
+        use_calibrator: bool = True,
+        explain: bool = False,
+        request_id: str | None = None,
+        traceparent: str | None = None,
+    ) -> dict[str, Any]:
         """The verdict's JSON, or its failing form. Raises `ServerUnreachable` when nothing answers."""
         inputs = {"data": data} | ({} if use_calibrator else {"use_calib": b"0"}) | ({"explain": b"1"} if explain else {})
+        # TorchServe's frontend reads the metadata, and its workers get the inputs alone.
+        identity = _identity(request_id, traceparent)
+        inputs |= {name.replace("x-request-id", "request_id"): value.encode() for name, value in identity.items()}
         request = self._messages.PredictionsRequest(model_name=MODEL, model_version=self._version, input=inputs)
         try:
-            reply = self._stub.Predictions(request, timeout=self._timeout, metadata=self._metadata)
+            reply = self._stub.Predictions(request, timeout=self._timeout, metadata=(*self._metadata, *identity.items()))
         except self._grpc.RpcError as error:
             status = self._grpc.StatusCode
             if error.code() == status.UNAVAILABLE:
@@ -115,6 +147,12 @@ class GrpcClient:
         if code == known.INTERNAL:
             return 404 if details.startswith("Model ") else 500
         return {known.CANCELLED: 413, known.RESOURCE_EXHAUSTED: 413, known.DEADLINE_EXCEEDED: 408}.get(code, 500)
+
+
+def _identity(request_id: str | None, traceparent: str | None) -> dict[str, str]:
+    """Headers or metadata."""
+    sent = {"x-request-id": request_id, "traceparent": traceparent}
+    return {name: value for name, value in sent.items() if value}
 
 
 def _verdict(body: bytes) -> dict[str, Any] | None:

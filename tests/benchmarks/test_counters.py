@@ -20,9 +20,9 @@ class Page:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.seconds = Histogram("unmask_request_seconds", "x", buckets=BOUNDS, registry=self.registry)
+        self.seconds = Histogram("unmask_request_duration_seconds", "x", buckets=BOUNDS, registry=self.registry)
         self.stage = Histogram("unmask_stage_seconds", "x", ["stage"], buckets=BOUNDS, registry=self.registry)
-        self.errors = Counter("unmask_errors", "x", ["code"], registry=self.registry)
+        self.errors = Counter("unmask_photo_errors", "x", ["code"], registry=self.registry)
 
     def read(self) -> Snapshot:
         return Snapshot.parse(generate_latest(self.registry).decode())
@@ -50,7 +50,7 @@ def test_quantiles_agree_with_the_samples_to_a_bucket() -> None:
     values = np.random.default_rng(0).gamma(4, 0.05, 5000).clip(max=0.98)
     for value in values:
         page.seconds.observe(float(value))
-    histogram = page.read().histogram("unmask_request_seconds")
+    histogram = page.read().histogram("unmask_request_duration_seconds")
     for q in (0.01, 0.25, 0.5, 0.9, 0.99):
         assert histogram.quantile(q) == pytest.approx(np.quantile(values, q), abs=0.0101)
     assert histogram.mean == pytest.approx(values.mean())

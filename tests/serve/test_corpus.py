@@ -77,7 +77,7 @@ def test_a_server_answers_every_one_as_it_is_and_its_workers_live(server: Runnin
         return {p.pid for p in server.workers()}
 
     def batches() -> tuple[float, float]:
-        return server.metric("unmask_batch_size_count"), server.metric('unmask_batch_size_bucket{le="1.0"}')
+        return server.metric("unmask_batch_photos_count"), server.metric('unmask_batch_photos_bucket{le="1.0"}')
 
     before, alone = workers(), batches()
     order = np.random.default_rng(1).permutation(len(mutants))

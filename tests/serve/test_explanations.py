@@ -78,7 +78,7 @@ def test_torchscript_explains_as_well(torchscript_server, photos, truth):
 
 def test_predictions_and_explanations_share_batches_and_each_gets_what_it_asked_for(server, base, photos, truth):
     plain = [server.predict(p) for p in photos[:8]]
-    before = server.metric("unmask_batch_size_count"), server.metric('unmask_batch_size_bucket{le="1.0"}')
+    before = server.metric("unmask_batch_photos_count"), server.metric('unmask_batch_photos_bucket{le="1.0"}')
 
     def one(n):
         path = "/explanations/detector" if n % 3 == 0 else "/predictions/detector"
@@ -96,7 +96,7 @@ def test_predictions_and_explanations_share_batches_and_each_gets_what_it_asked_
             assert_explains(body, truth[n % 8])
         else:
             assert "explanation" not in body
-    after = server.metric("unmask_batch_size_count"), server.metric('unmask_batch_size_bucket{le="1.0"}')
+    after = server.metric("unmask_batch_photos_count"), server.metric('unmask_batch_photos_bucket{le="1.0"}')
     assert after[0] - before[0] > after[1] - before[1], "some of these must have shared a batch"
 
 
