@@ -99,6 +99,10 @@ release: setup ## check that this commit can be released, build the wheel, and p
 docs: setup ## build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
 
+.PHONY: dashboards
+dashboards: setup ## write the dashboards and the operator's rules in k8s/monitoring from their sources
+	$(PY) -m k8s.monitoring.render
+
 .PHONY: bench
 bench: setup ## roofline, then load on a real server, with an HTML report
 	$(PY) -m unmask bench roofline --artifacts $(ARTIFACTS)
