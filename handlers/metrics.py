@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path
@@ -101,22 +102,20 @@ class Metrics:
         stage, outcome = self._instruments[Metric.STAGE_SECONDS], self._instruments[Metric.PHOTOS]
         for name, seconds in stages.items():
             if seconds > 0:
-                spent = stage.labels(name)
-                for _ in range(requests):
-                    spent.observe(seconds)
+                stage.labels(name).add(seconds, requests)
         for seconds in queues:
-            stage.labels("queue").observe(seconds)
+            stage.labels("queue").add(seconds)
         for photos in runs:
-            self._instruments[Metric.BATCH_PHOTOS].observe(photos)
+            self._instruments[Metric.BATCH_PHOTOS].add(photos)
         self._instruments[Metric.INFERENCES].inc(len(runs))
+        distribution = self._instruments[Metric.SCORE].labels(self._version)
         for score in scores:
-            # A bin holds its lower edge in the reference, as numpy counts, and its upper one in Prometheus.
-            self._instruments[Metric.SCORE].labels(self._version).observe(
-                math.nextafter(score, math.inf) if score < 1 else score
-            )
+            # A bin has its lower edge in the reference, as numpy counts, and its upper one in Prometheus.
+            distribution.add(min(1.0, math.nextafter(score, math.inf)))
         for label in set(verdicts):
             outcome.labels(label.lower()).inc(verdicts.count(label))
-        outcome.labels("error").inc(len(errors))
+        if errors:
+            outcome.labels("error").inc(len(errors))
         for code in errors:
             self._instruments[Metric.PHOTO_ERRORS].labels(code).inc()
 
@@ -178,7 +177,19 @@ def _instrument(library: Any, registry: Any, declared: Declaration, buckets: Seq
     more: dict[str, Any] = {"buckets": bounds} if bounds else {}
     if declared.kind == "Gauge":
         more["multiprocess_mode"] = "livesum"
-    instrument = getattr(library, declared.kind)(declared.name, declared.text, declared.labels, registry=registry, **more)
+    kind = _histogram(library) if declared.kind == "Histogram" else getattr(library, declared.kind)
+    instrument = kind(declared.name, declared.text, declared.labels, registry=registry, **more)
     for value in declared.values:
         instrument.labels(value)
     return instrument
+
+
+def _histogram(library: Any) -> Any:
+    """prometheus_client's histogram, which takes a value several times at once: a batch of 8 costs half as much so."""
+
+    class Histogram(library.Histogram):  # type: ignore[misc]
+        def add(self, value: float, times: int = 1) -> None:
+            self._sum.inc(value * times)
+            self._buckets[bisect_left(self._upper_bounds, value)].inc(times)
+
+    return Histogram

@@ -54,7 +54,9 @@ class Service:
 
     def handle(self, data: list[dict[str, Any]], context: Any) -> list[bytes]:
         """Answer a batch: one JSON body for each request, in order; over REST each gets its own status."""
-        items = [_item(inputs, context.get_request_id(i), context.get_all_request_header(i)) for i, inputs in enumerate(data)]
+        items = [
+            request_item(inputs, context.get_request_id(i), context.get_all_request_header(i)) for i, inputs in enumerate(data)
+        ]
         bodies = []
         for index, answer in enumerate(self._core.answer(items)):
             # Over gRPC TorchServe drops status and headers; there the status is in the body.
@@ -66,7 +68,7 @@ class Service:
         return bodies
 
 
-def _item(inputs: Mapping[str, Any], job: str | None, headers: Mapping[str, Any]) -> Item:
+def request_item(inputs: Mapping[str, Any], job: str | None, headers: Mapping[str, Any]) -> Item:
     """A request. headers: HTTP's and our frontend's, only the latter for gRPC, and by each input's name its content type as a
     mapping."""
     text = {name.lower(): value for name, value in headers.items() if isinstance(value, str)}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 
 import pytest
 
 from detector import FileError
-from handlers.service import Service, choose_device
+from handlers.service import Service, choose_device, request_item
 
 context_module = pytest.importorskip("ts.context")
 
@@ -56,6 +57,55 @@ def test_a_valid_traceparent_is_echoed_and_any_other_ignored(archives, monkeypat
     bodies, context = handled(archives, monkeypatch, [{"body": bytearray(photos[0])}], [{name: value}])
     assert bodies[0]["ok"]
     assert context.get_response_headers(0).get("traceparent") == (VALID if echoed else None)
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [
+        ("my-request.1", True),
+        ("x" * 128, True),
+        ("short", False),
+        ("x" * 129, False),
+        ("12345678\r\nX-Evil: 1", False),
+        ("café-request", False),
+        ("two words", False),
+    ],
+)
+def test_a_valid_request_id_is_kept_and_any_other_replaced(archives, monkeypatch, photos, sent, kept):
+    photo = bytearray(photos[0])
+    tensors = {"name": "images", "shape": [1], "datatype": "BYTES", "data": [b64encode(photo).decode()]}
+    named = {"name": "request_id", "shape": [1], "datatype": "BYTES", "data": [b64encode(sent.encode("latin-1")).decode()]}
+    inputs = [{"body": photo}, {"data": photo, "request_id": sent.encode("latin-1")}]
+    inputs.append({"body": json.dumps({"inputs": [tensors, named]}).encode()})
+    bodies, context = handled(archives, monkeypatch, inputs, [{"X-Request-Id": sent}, {}, {"body": JSON}])
+    expected = [sent if kept else f"r{n}" for n in range(3)]
+    assert [bodies[0]["request_id"], bodies[1]["request_id"], bodies[2]["id"]] == expected
+    assert [context.get_response_headers(n)["x-request-id"] for n in range(3)] == expected
+
+
+def test_the_frontends_headers_are_none_of_the_requests(archives, monkeypatch, photos):
+    ours = {"unmask-begin": "1", "unmask-queue": "0", "unmask-open": "true"}
+    tensor = {"name": "images", "shape": [1], "datatype": "BYTES", "data": [b64encode(photos[0]).decode()]}
+    inputs = [{"body": json.dumps({"inputs": [tensor]}).encode()}] * 2 + [{"data": photos[0]}, {"body": photos[0]}]
+    closed = ours | {"unmask-open": "false", "Unmask-Open": "true"}
+    bodies, context = handled(
+        archives, monkeypatch, inputs, [{"body": JSON, **ours}, {"body": JSON, **closed}, closed, {"Unmask-Open": "false"}]
+    )
+    assert bodies[0]["outputs"][0]["data"] in (["Real"], ["Fake"])
+    assert "the client closed" in bodies[1]["error"]
+    assert bodies[2]["error"]["code"] == "client_closed_request"
+    assert [context.get_response_status(n)[0] for n in range(4)] == [200, 499, 499, 200]
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("17", 17), ("-1", None), ("1e3", None), ("", None), ("9" * 20, None), ({}, None)]
+)
+def test_a_frontends_number_is_a_whole_one(text, number):
+    item = request_item({}, "r", {"unmask-begin": text, "unmask-queue": text})
+    assert (item.queued, item.depth) == (number, number)
+
+
+JSON = {"content-type": "application/json"}
 
 
 def handled(archives, monkeypatch, inputs, headers):
