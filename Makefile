@@ -9,8 +9,9 @@ FUZZ_SECONDS ?= 60
 PYTEST_ARGS  ?= -n auto --dist loadgroup
 PY        := .venv/bin/python
 LOWEST    := $(shell sed -n 's/^requires-python = ">=\([0-9.]*\),.*/\1/p' pyproject.toml)
-COMPILE   := .venv/bin/uv pip compile -q pyproject.toml --universal --python-version $(LOWEST) --generate-hashes \
-             --no-emit-index-url --no-header --no-annotate
+PIP_COMPILE := .venv/bin/uv pip compile -q --universal --python-version $(LOWEST) --generate-hashes --no-emit-index-url \
+             --no-header --no-annotate
+COMPILE   := $(PIP_COMPILE) pyproject.toml
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -108,6 +109,19 @@ bench: setup ## roofline, then load on a real server, with an HTML report
 	$(PY) -m unmask bench roofline --artifacts $(ARTIFACTS)
 	$(PY) -m unmask bench run --artifacts $(ARTIFACTS) --protocol both --out reports/benchmark
 
+PEERS := $(patsubst requirements/peers-%.lock,%,$(wildcard requirements/peers-*.lock))
+
+# Each peer has an environment of its own. One that can't be installed here is named in the table, with its reason.
+.venv-peers/%/installed: requirements/peers-%.lock
+	.venv/bin/uv venv --quiet --clear --python $(PY) .venv-peers/$*
+	.venv/bin/uv pip sync --quiet --python .venv-peers/$*/bin/python --compile-bytecode --require-hashes $<
+	@touch $@
+
+.PHONY: peers
+peers: setup ## measure other servers beside ours, each in a .venv-peers/NAME of its own
+	-@$(MAKE) --no-print-directory --keep-going $(PEERS:%=.venv-peers/%/installed)
+	$(PY) -m unmask bench peers --artifacts $(ARTIFACTS) --out reports/peers
+
 .PHONY: fuzz
 fuzz: setup ## look for photos that break decode_image, for FUZZ_SECONDS=60
 	OMP_NUM_THREADS=1 $(PY) -m tests.fuzz_decode --seconds $(FUZZ_SECONDS)
@@ -130,8 +144,10 @@ lock: setup ## write requirements/*.lock again from pyproject.toml
 	$(COMPILE) --extra dev -o requirements/dev.lock
 	$(COMPILE) --extra serve -o requirements/serve.lock
 	$(COMPILE) --extra serve-cpu -o requirements/serve-cpu.lock
-	echo 'uv==$(shell .venv/bin/uv --version | cut -d' ' -f2)' | .venv/bin/uv pip compile -q - --universal \
-	  --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements/uv.lock
+	for peer in $(PEERS); do \
+	  $(PIP_COMPILE) --group pyproject.toml:peer-$$peer -c requirements/serve-cpu.lock -o requirements/peers-$$peer.lock || exit 1; \
+	done
+	echo 'uv==$(shell .venv/bin/uv --version | cut -d' ' -f2)' | $(PIP_COMPILE) - -o requirements/uv.lock
 
 .PHONY: clean
 clean: ## remove what the demo and the tools wrote (not .venv)

@@ -1,151 +1,179 @@
-"""Compare a server with the roofline and with other servers: one model, the same photos and load generator, in one run."""
+"""Compare two benchmarks by their samples: ratios of throughput and latency with bootstrap confidence intervals."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
-from pathlib import Path
-from statistics import mean
+from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.alternating import AlternatingComparison
-from benchmarks.machine import machine
-from benchmarks.photos import describe, load_photos
-from benchmarks.roofline import Design, roofline
-from benchmarks.run import NOISY_ABOVE_CPUS, Load, local_answers, measure
-from benchmarks.serving import Server, own_server, peer_server, why_unavailable
-from detector.cpus import available_cpus
+import numpy as np
+from numpy.typing import NDArray
 
-OURS = "unmask"
-MOVED_ABOVE = 0.10
-KEPT = ("requests", "failures", "failure_reasons", "requests_per_second", "latency_ms", "thirds", "steady")
-KEPT_CPU = ("server_cpu_ms", "load_generator_cpu_ms", "other_cpus")
+from benchmarks.report.samples import Recorded, SampleFile
+from detector.errors import FileError
+from detector.files import shown
+
+WINDOWS = 30  # of each load; requests of one window share what slowed them, so windows are drawn and not requests
+REPLICATES = 1000
+LEAST_ANSWERS = {"throughput": 30, "p50": 30, "p99": 500}  # fewer say too little about it
+WORSE, BETTER, SAME, UNCLEAR = "worse", "better", "same", "unclear"
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class ComparisonSettings:
-    """Settings of a comparison.
+class Ratio:
+    """B over A. low, high: confidence interval. verdict: worse or better when the whole interval lies beyond the tolerance,
+    same when it lies within, unclear otherwise."""
 
-    users: clients at a time, for one load after the other. seconds, warm_up: of each load. roofline_seconds: of each
-    measurement of the roofline. batch: batch sizes of the roofline's sweep. peers: names in `PEERS`. workers: of our server,
-    None for its default. locust: load with Locust instead of `benchmarks.load.closed_loop`, which takes less CPU time.
-    rounds: of the alternating measurements.
+    metric: str
+    a: float
+    b: float
+    ratio: float
+    low: float
+    high: float
+    verdict: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        numbers = {key: round(getattr(self, key), 4) for key in ("a", "b", "ratio", "low", "high")}
+        return {"metric": self.metric, **numbers, "verdict": self.verdict}
+
+
+class Windows:
+    """The right answers of a load, by windows of time."""
+
+    def __init__(self, runs: Sequence[Recorded]) -> None:
+        self.latencies: list[Floats] = []
+        self.seconds: list[float] = []
+        for run in runs:
+            right = np.array([not problem for problem in run.problems], bool)
+            took = np.asarray(run.milliseconds, np.float64)
+            ends = np.asarray(run.started, np.float64) + took / 1e3
+            edges = np.linspace(min(run.started), ends.max(), WINDOWS + 1)
+            place = np.clip(np.searchsorted(edges, ends, side="right") - 1, 0, WINDOWS - 1)
+            self.latencies += [took[right & (place == window)] for window in range(WINDOWS)]
+            self.seconds += [float(edges[1] - edges[0])] * WINDOWS
+        self.answers = sum(map(len, self.latencies))
+
+    def measure(self, chosen: Sequence[int] | None = None) -> dict[str, float]:
+        """Answers per second, median and 99th percentile in milliseconds, over the windows with these numbers."""
+        chosen = range(len(self.latencies)) if chosen is None else chosen
+        took = np.concatenate([self.latencies[i] for i in chosen])
+        found = {"throughput": len(took) / sum(self.seconds[i] for i in chosen)}
+        p50, p99 = np.percentile(took, (50, 99)) if len(took) else (np.nan, np.nan)
+        return {**found, "p50": float(p50), "p99": float(p99)}
+
+    def replicates(self, rng: np.random.Generator) -> dict[str, Floats]:
+        """What `measure` gives for windows drawn with replacement, many times (Künsch, Annals of Statistics 17:1217)."""
+        n = len(self.latencies)
+        drawn = [self.measure(rng.integers(n, size=n).tolist()) for _ in range(REPLICATES)]
+        return {name: np.array([each[name] for each in drawn]) for name in drawn[0]}
+
+
+def compare_samples(
+    a: SampleFile, b: SampleFile, *, tolerance: float, confidence: float = 0.95, seed: int = 0
+) -> dict[str, Any]:
+    """Compare the loads that both files have, by name; returns JSON values.
+
+    Only right answers count, for throughput and for latency. tolerance: relative change that is no regression, such as 0.1.
+    confidence: of the intervals. `ok` is False when any ratio's verdict is worse.
+    Raises `FileError` when the files share no load.
     """
-
-    users: Sequence[int]
-    seconds: int
-    warm_up: int
-    roofline_seconds: float
-    batch: Sequence[int]
-    peers: Sequence[str]
-    photos: Path | None
-    photo_count: int
-    workers: int | None
-    locust: bool
-    rounds: int
-
-
-def compare_servers(artifacts: Path, settings: ComparisonSettings, *, busy_before: float) -> dict[str, Any]:
-    """Measure the roofline, each server under each load, and the roofline again; returns JSON values.
-
-    One server runs at a time, since an idle one may take CPU time: LitServe's workers poll, for a quarter of a CPU.
-    busy_before: CPUs in use by other processes before the start.
-    Raises `StartupFailed` when a server does not become ready, `LoadFailed` when the load generator fails, `FileError` for
-    the artifacts.
-    """
-    load = Load(
-        ("rest",), 1, settings.seconds, settings.warm_up, settings.photos, settings.photo_count, lean=not settings.locust
-    )
-    known = local_answers(artifacts / "model.onnx", load)
-    skipped = {peer: reason for peer in settings.peers if (reason := why_unavailable(peer))}
-    before = _roofline(artifacts, settings)
-    photos = load_photos(settings.photos, settings.photo_count)
-    runs: dict[str, dict[int, dict[str, Any]]] = {}
-    about: dict[str, dict[str, Any]] = {}
-    for name in (OURS, *(peer for peer in settings.peers if peer not in skipped)):
-        with _server(name, artifacts, settings, photos[0].data) as server:
-            if name == OURS:
-                alternating = AlternatingComparison(
-                    server.target.rest, artifacts / "model.onnx", photos, known, settings.rounds
-                )
-                best = Design(**{key: before["throughput"][key] for key in ("design", "threads", "batch")})
-                alternated = {
-                    "single_photo_ms": alternating.single_photo(),
-                    "saturated": alternating.saturated(max(settings.users), best),
-                }
-            runs[name] = {users: _measure(name, server, replace(load, users=users), known) for users in settings.users}
-            about[name] = server.about
-    after = _roofline(artifacts, settings)
-    every = [run for by_users in runs.values() for run in by_users.values()]
+    names = [name for name in dict.fromkeys(run.name for run in a.runs) if b.named(name)]
+    if not names:
+        raise FileError(
+            f"{shown(b.path)} and {shown(a.path)} have no load in common: {_names(a)} there, {_names(b)} here; run both with "
+            "the same options"
+        )
+    rng = np.random.default_rng(seed)
+    loads: list[dict[str, Any]] = []
+    notes = _differences(a, b)
+    for name in names:
+        ratios, missing = _ratios(a.named(name), b.named(name), tolerance, confidence, rng)
+        loads.append({"name": name, "ratios": [ratio.to_dict() for ratio in ratios]})
+        notes += [f"{name}: {reason}" for reason in missing]
+        was, now = a.named(name)[0].rate, b.named(name)[0].rate
+        if was is not None and now is not None and was != now:
+            notes.append(f"{name}: the planned rates differ, {was:.4g} and {now:.4g} requests per second")
+    alone = sorted({run.name for run in (*a.runs, *b.runs)} - set(names))
+    if alone:
+        notes.append(f"only one of the two has {', '.join(alone)}")
+    verdicts = {ratio["verdict"] for load in loads for ratio in load["ratios"]}
     return {
-        "ok": all(run["requests"] for run in every) and not any(run["failures"] for run in (*every, *alternated.values())),
-        "ratios": {**ratios(before, after, runs), **alternated},
-        "notes": _notes(before, after, every, busy_before),
-        "skipped": skipped,
-        "roofline": {"before": before, "after": after},
-        "servers": {name: {**about[name], "runs": list(runs[name].values())} for name in runs},
-        "settings": {
-            "seconds": settings.seconds,
-            "warm_up_seconds": settings.warm_up,
-            "load_generator": "locust" if settings.locust else "benchmarks.load.closed_loop",
-            "photos": describe(photos, settings.photos),
-        },
-        "machine": machine(),
-        "busy_cpus_before": busy_before,
+        "ok": WORSE not in verdicts,
+        "tolerance": tolerance,
+        "confidence": confidence,
+        "loads": loads,
+        "notes": notes,
+        "a": {"file": shown(a.path), **a.about},
+        "b": {"file": shown(b.path), **b.about},
     }
 
 
-def ratios(before: dict[str, Any], after: dict[str, Any], runs: dict[str, dict[int, dict[str, Any]]]) -> dict[str, Any]:
-    """Ratios of throughput, by number of clients as text (JSON has no other keys); above 1 when our server is faster.
-
-    of_roofline: a server's requests per second over the roofline's photos per second, the mean of its two measurements.
-    of_peers: ours over each peer's.
-    """
-    roofline_rate = mean(side["throughput"]["photos_per_second"] for side in (before, after))
-    rate = {name: {str(n): run["requests_per_second"] for n, run in by_users.items()} for name, by_users in runs.items()}
-    return {
-        "of_roofline": {name: {n: _ratio(found, roofline_rate) for n, found in rates.items()} for name, rates in rate.items()},
-        "of_peers": {
-            name: {n: _ratio(rate[OURS][n], found) for n, found in rates.items()}
-            for name, rates in rate.items()
-            if name != OURS
-        },
-    }
-
-
-def _server(name: str, artifacts: Path, settings: ComparisonSettings, photo: bytes) -> AbstractContextManager[Server]:
-    return own_server(artifacts, "onnx", settings.workers, "cpu") if name == OURS else peer_server(name, artifacts, photo)
-
-
-def _ratio(a: float, b: float) -> float | None:
-    return round(a / b, 3) if b else None
-
-
-def _roofline(artifacts: Path, settings: ComparisonSettings) -> dict[str, Any]:
-    photos = load_photos(settings.photos, settings.photo_count)
-    found = roofline(
-        artifacts / "model.onnx", photos, threads=available_cpus(), batches=settings.batch, seconds=settings.roofline_seconds
-    )
-    return {key: found[key] for key in ("single_photo", "throughput")}
+def _ratios(
+    a: Sequence[Recorded], b: Sequence[Recorded], tolerance: float, confidence: float, rng: np.random.Generator
+) -> tuple[list[Ratio], list[str]]:
+    """The ratios that can be told, and why others can't."""
+    if not all(run.started for run in (*a, *b)):
+        return [], ["no request was sent in one of the two"]
+    first, second = Windows(a), Windows(b)
+    if not first.answers:
+        return [], ["A has no right answer to compare with"]
+    was, now = first.measure(), second.measure()
+    if not second.answers:
+        return [Ratio("throughput", was["throughput"], 0.0, 0.0, 0.0, 0.0, WORSE)], ["B has no right answer"]
+    before, after = first.replicates(rng), second.replicates(rng)
+    tails = [50 * (1 - confidence), 50 * (1 + confidence)]
+    found, missing = [], []
+    for metric, least in LEAST_ANSWERS.items():
+        if min(first.answers, second.answers) < least:
+            missing.append(f"{min(first.answers, second.answers)} right answers are too few for {metric} ({least} are needed)")
+            continue
+        low, high = np.percentile(after[metric] / before[metric], tails)
+        ratio = now[metric] / was[metric]
+        verdict = _verdict(float(low), float(high), tolerance, more_is_better=metric == "throughput")
+        found.append(Ratio(metric, was[metric], now[metric], ratio, float(low), float(high), verdict))
+    return found, missing
 
 
-def _measure(name: str, server: Server, load: Load, known: dict[str, float]) -> dict[str, Any]:
-    run = measure(server, load, "rest", known, f"{name}, {load.users} clients")
-    print(f"{name}, {load.users} clients: {run['requests_per_second']}/s, {run['failures']} failed", file=sys.stderr)
-    return {"users": load.users, **{key: run[key] for key in (*KEPT, *KEPT_CPU)}}
+def _verdict(low: float, high: float, tolerance: float, *, more_is_better: bool) -> str:
+    floor, ceiling = 1 / (1 + tolerance), 1 + tolerance
+    if floor <= low and high <= ceiling:
+        return SAME
+    if high < floor:
+        return WORSE if more_is_better else BETTER
+    if low > ceiling:
+        return BETTER if more_is_better else WORSE
+    return UNCLEAR
 
 
-def _notes(before: dict[str, Any], after: dict[str, Any], runs: list[dict[str, Any]], busy_before: float) -> list[str]:
-    notes = []
-    first, second = (side["throughput"]["photos_per_second"] for side in (before, after))
-    if abs(first - second) > MOVED_ABOVE * min(first, second):
-        notes.append(f"The roofline moved from {first} to {second} photos per second, so the machine was not quiet.")
-    busy = max(busy_before, *(run["other_cpus"] or 0.0 for run in runs))
-    if busy > NOISY_ABOVE_CPUS:
-        notes.append(f"Up to {busy} CPUs were busy with other work before or meanwhile, so these numbers are noisy.")
-    unsteady = sum(not run["steady"] for run in runs)
-    if unsteady:
-        notes.append(f"{unsteady} of {len(runs)} loads were not steady: measure longer.")
+def _differences(a: SampleFile, b: SampleFile) -> list[str]:
+    """What of the two benchmarks differs besides the program that was measured."""
+    labels = {"machine": "machines", "photos": "photos"}
+    notes = [
+        f"the {label} differ: {a.about[key]}; {b.about[key]}"
+        for key, label in labels.items()
+        if key in a.about and key in b.about and a.about[key] != b.about[key]
+    ]
+    if a.about.get("manifest_sha256") != b.about.get("manifest_sha256"):
+        notes.append("the models differ: their manifests are not the same")
     return notes
+
+
+def _names(file: SampleFile) -> str:
+    return ", ".join(dict.fromkeys(run.name for run in file.runs)) or "none"
+
+
+def table(result: dict[str, Any]) -> str:
+    """The comparison as a text table."""
+    head = ("load", "", "A", "B", "B / A", f"{100 * result['confidence']:g} % interval", "")
+    rows = [head]
+    for load in result["loads"]:
+        for ratio in load["ratios"]:
+            interval = f"{ratio['low']:.3f} to {ratio['high']:.3f}"
+            unit = "/s" if ratio["metric"] == "throughput" else "ms"
+            values = (f"{ratio['a']:.2f} {unit}", f"{ratio['b']:.2f} {unit}", f"{ratio['ratio']:.3f}")
+            rows.append((load["name"], ratio["metric"], *values, interval, ratio["verdict"]))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([*lines, *(f"note: {note}" for note in result["notes"])])

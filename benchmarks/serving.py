@@ -1,35 +1,28 @@
-"""The server under test: one that already runs, or one that is started for the benchmark, ours or a peer."""
+"""The server under test: one that already runs, or one that is started for the benchmark."""
 
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
 import psutil
 
 from benchmarks.load.generator import Target
-from benchmarks.load.process import ROOT
-from benchmarks.peers import PEERS
 from detector import Manifest, UsageError
-from detector.cpus import available_cpus
 from serve import control, process
 from serve.errors import StartupFailed
-from serve.settings import LOOPBACK, MODEL, Settings
+from serve.settings import Settings
 
 STOP_SECONDS = 45  # the server's own drain limit and a margin
-PEER_START_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -112,59 +105,3 @@ def _ready(child: subprocess.Popen[bytes], state: Path, log: Path, manifest: Man
     return Server(
         Target(f"{rest.scheme}://{rest.netloc}", status["grpc"]), status["supervisor"] + "/metrics", about, child.pid
     )
-
-
-def why_unavailable(peer: str) -> str | None:
-    """The reason why a peer can't run here, None when it can."""
-    missing = [package for package in PEERS[peer] if find_spec(package) is None]
-    return f"not installed: {', '.join(missing)} (the extra peers has what it needs)" if missing else None
-
-
-@contextmanager
-def peer_server(peer: str, artifacts: Path, photo: bytes) -> Iterator[Server]:
-    """One of `PEERS` with the ONNX model of `artifacts` on a free port, ready when it has answered `photo`.
-
-    Raises `StartupFailed` with the end of its log when it does not.
-    """
-    module = f"benchmarks.peers.{peer}_app"
-    workers = available_cpus()
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    environment = {**os.environ, "PYTHONPATH": path, "MODEL": str((artifacts / "model.onnx").resolve())}
-    with TemporaryDirectory(prefix="unmask-peer-") as scratch, _held_port() as port:
-        command = {
-            "fastapi": ["uvicorn", f"{module}:app", "--port", str(port), "--workers", str(workers), "--log-level", "warning"],
-            "litserve": [module, "--port", str(port)],
-        }[peer]
-        log = Path(scratch) / "peer.log"
-        print(f"starting {peer}", file=sys.stderr)
-        with log.open("wb") as output:
-            child = process.start([sys.executable, "-m", *command], environment, Path(scratch), output)
-            try:
-                _await_answer(child, f"http://{LOOPBACK}:{port}/predictions/{MODEL}", photo, log)
-                yield Server(Target(f"http://{LOOPBACK}:{port}", ""), None, {"workers": workers}, child.pid)
-            finally:
-                process.stop(child, STOP_SECONDS)
-
-
-@contextmanager
-def _held_port() -> Iterator[int]:
-    """A port of loopback that no other process is given before the peer binds to it.
-
-    This process stays bound to it and does not listen; with SO_REUSEADDR on both sides the peer can bind to it too.
-    """
-    with socket.socket() as held:
-        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        held.bind((LOOPBACK, 0))
-        yield held.getsockname()[1]
-
-
-def _await_answer(child: subprocess.Popen[bytes], url: str, photo: bytes, log: Path) -> None:
-    deadline = time.monotonic() + PEER_START_SECONDS
-    while child.poll() is None and time.monotonic() < deadline:
-        with suppress(httpx.TransportError):
-            headers = {"Content-Type": "application/octet-stream"}
-            if httpx.post(url, content=photo, headers=headers, trust_env=False).status_code == 200:
-                return
-        time.sleep(0.2)
-    end = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-10:])
-    raise StartupFailed(f"{url} has not answered a photo:\n{end}")

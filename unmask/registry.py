@@ -66,7 +66,8 @@ GROUPS: dict[str, tuple[Command, ...]] = {
     "Measure": (
         Command("bench run", "bench:run"),
         Command("bench roofline", "bench:roofline"),
-        Command("bench compare", "bench:compare"),
+        Command("bench compare", "bench_compare:compare"),
+        Command("bench peers", "bench_compare:peers"),
         Command("bench soak", "bench:soak"),
         Command("bench training", "bench_training:training"),
         Command("bench results", "bench_training:results"),

@@ -1,4 +1,4 @@
-"""LitServe and ONNX Runtime, with batching: `MODEL=artifacts/model.onnx unmask bench.peers.litserve_app --port 8000`.
+"""LitServe and ONNX Runtime, with batching: `MODEL=artifacts/model.onnx python -m benchmarks.peers.litserve_app --port 8000`.
 
 As LitServe's manual has it: one worker for each CPU, `fast_queue` above a hundred requests a second, and as many API servers
 as workers (its default). Batches are as large as ours, and wait a millisecond to fill.
@@ -17,9 +17,8 @@ from detector import ImageError, decode_image
 from detector.cpus import available_cpus
 from detector.scorer import Scorer
 from detector.verdict import Verdict, error_body
-from serve.settings import Settings
 
-DEFAULTS = Settings.model_fields
+BATCH_SIZE = int(os.environ.get("BATCH_SIZE", "8"))
 BATCH_TIMEOUT = 1e-3  # seconds
 Pixels = NDArray[np.uint8]
 Photo = Annotated[bytes, Body(media_type="application/octet-stream")]  # the annotation says what a request's body is
@@ -55,6 +54,6 @@ class Detector(litserve.LitAPI):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, default=8000)
-    api = Detector(DEFAULTS["batch_size"].default, BATCH_TIMEOUT, "/predictions/detector")
+    api = Detector(BATCH_SIZE, BATCH_TIMEOUT, "/predictions/detector")
     server = litserve.LitServer(api, accelerator="cpu", workers_per_device=available_cpus(), fast_queue=True)
     server.run("127.0.0.1", parser.parse_args().port, log_level="warning", generate_client_file=False)

@@ -1,110 +1,154 @@
-"""A server beside the roofline and its peers: every answer right, every ratio that of the numbers, nothing left behind."""
+"""Two benchmarks compared: a known regression is found, noise is none, and intervals hold what they promise."""
 
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
-import psutil
+import numpy as np
 import pytest
 
-from benchmarks import alternating
-from benchmarks.compare import ratios
-from benchmarks.peers import PEERS
-from benchmarks.serving import why_unavailable
+from benchmarks import compare
+from benchmarks.compare import BETTER, SAME, UNCLEAR, WORSE, compare_samples
+from benchmarks.report.samples import NAME, SampleFile, read_samples, write_samples
 from unmask.__main__ import main
 
-pytestmark = pytest.mark.serve
-
-USERS = (1, 4)
+NAME_OF_LOAD = "rest, 8 clients"
 
 
-@pytest.fixture(scope="module")
-def result(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What a short comparison prints."""
-    out = tmp_path_factory.mktemp("compare") / "reports" / "compare.json"
-    options = ["--users", "1,4", "--seconds", "1", "--warm-up", "1", "--photo-count", "10"]
-    options += ["--roofline-seconds", "0.5", "--batch", "8", "--rounds", "1"]
-    before = {p.pid for p in psutil.Process().children(recursive=True)}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(alternating, "SECONDS", 0.5)
-        patch.setattr(alternating, "SATURATED_SECONDS", 1.0)
-        assert main(["bench", "compare", "--artifacts", str(artifacts), *options, "--out", str(out)]) == 0
-    assert {p.pid for p in psutil.Process().children(recursive=True)} <= before
-    return json.loads(out.read_text())
+def load(
+    seed: int, *, name: str = NAME_OF_LOAD, rate: float = 200.0, median: float = 20.0, tail: float = 1.0, wrong: float = 0.0
+) -> dict[str, Any]:
+    """Ten seconds of a server: a drawn load whose speed wanders, as a shared machine's does."""
+    rng = np.random.default_rng(seed)
+    n = int(rate * 10)
+    started = np.sort(rng.uniform(0, 10, n))
+    wander = 1 + 0.03 * np.sin(2 * np.pi * (started / 4 + rng.random()))
+    took = median * wander * rng.lognormal(0, 0.2, n)
+    took = np.where(rng.random(n) < 0.03, took * 4 * tail, took)
+    problems = np.where(rng.random(n) < wrong, "status 503", "")
+    return {"name": name, "started": (1e9 + started).tolist(), "milliseconds": took.tolist(), "problems": problems.tolist()}
 
 
-def test_every_server_gives_the_local_scorers_answers_under_every_load(result: dict[str, Any]) -> None:
-    assert result["ok"] is True
-    assert set(result["servers"]) == {"unmask", *PEERS} - set(result["skipped"])
-    for server in result["servers"].values():
-        assert [run["users"] for run in server["runs"]] == list(USERS)
-        for run in server["runs"]:
-            assert run["requests"] > 5
-            assert run["failures"] == 0, run["failure_reasons"]
-            assert run["server_cpu_ms"] > 0
-            assert run["load_generator_cpu_ms"] > 0
+@pytest.fixture(autouse=True)
+def few_replicates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Enough for these changes, in a fifth of the time."""
+    monkeypatch.setattr(compare, "REPLICATES", 200)
 
 
-def test_a_peer_that_is_not_installed_is_named_with_what_it_lacks(result: dict[str, Any]) -> None:
-    assert result["skipped"] == {peer: reason for peer in PEERS if (reason := why_unavailable(peer))}
+def file(folder: Path, *runs: dict[str, Any], **about: Any) -> SampleFile:
+    folder.mkdir()
+    write_samples(folder / NAME, about, runs)
+    return read_samples(folder)
 
 
-def test_what_keeps_a_peer_from_running_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(PEERS, "here", ("json",))
-    monkeypatch.setitem(PEERS, "absent", ("json", "no_such_package"))
-    assert why_unavailable("here") is None
-    assert (why_unavailable("absent") or "").startswith("not installed: no_such_package (")
+def verdicts(a: SampleFile, b: SampleFile, tolerance: float = 0.1) -> dict[str, str]:
+    (found,) = compare_samples(a, b, tolerance=tolerance)["loads"]
+    return {ratio["metric"]: ratio["verdict"] for ratio in found["ratios"]}
 
 
-def test_the_ratios_are_those_of_the_numbers_beside_them(result: dict[str, Any]) -> None:
-    sides = [result["roofline"][when] for when in ("before", "after")]
-    most = sum(side["throughput"]["photos_per_second"] for side in sides) / 2
-    rate = {
-        name: {str(run["users"]): run["requests_per_second"] for run in server["runs"]}
-        for name, server in result["servers"].items()
-    }
-    found = result["ratios"]
-    assert set(found["of_roofline"]) == set(rate)
-    assert set(found["of_peers"]) == set(rate) - {"unmask"}
-    for users in map(str, USERS):
-        for name in rate:
-            assert math.isfinite(found["of_roofline"][name][users])
-            assert found["of_roofline"][name][users] == pytest.approx(rate[name][users] / most, rel=0.01, abs=1e-3)
-        for name, ratio in found["of_peers"].items():
-            assert ratio[users] == pytest.approx(rate["unmask"][users] / rate[name][users], rel=0.01, abs=1e-3)
+@pytest.mark.parametrize(
+    ("change", "metric"),
+    [({"rate": 150.0}, "throughput"), ({"median": 26.0}, "p50"), ({"tail": 2.0}, "p99"), ({"wrong": 0.3}, "throughput")],
+)
+def test_a_regression_is_found_in_its_metric_and_an_improvement_too(
+    change: dict[str, float], metric: str, tmp_path: Path
+) -> None:
+    good, bad = file(tmp_path / "good", load(1)), file(tmp_path / "bad", load(2, **change))
+    assert verdicts(good, bad)[metric] == WORSE
+    assert compare_samples(good, bad, tolerance=0.1)["ok"] is False
+    assert verdicts(bad, good)[metric] == BETTER
+    assert compare_samples(bad, good, tolerance=0.1)["ok"] is True
 
 
-def test_one_photo_is_timed_through_the_server_and_without_it(result: dict[str, Any]) -> None:
-    single = result["ratios"]["single_photo_ms"]
-    assert (single["rounds"], single["failures"]) == (1, 0)
-    assert single["roofline"] > 0
-    assert single["difference"] == pytest.approx(single["server"] - single["roofline"], abs=0.002)
-    assert single["quartiles"] == [single["difference"]] * 2  # of one round
+def test_the_same_server_twice_is_no_regression(tmp_path: Path) -> None:
+    found = [verdicts(file(tmp_path / f"a{i}", load(i)), file(tmp_path / f"b{i}", load(50 + i))) for i in range(5)]
+    assert all(WORSE not in each.values() and BETTER not in each.values() for each in found)
+    assert all(each["throughput"] == each["p50"] == SAME for each in found)
 
 
-def test_server_and_roofline_are_saturated_alternately(result: dict[str, Any]) -> None:
-    found = result["ratios"]["saturated"]
-    assert (found["clients"], found["rounds"], found["failures"]) == (max(USERS), 1, 0)
-    assert found["ratio"] == pytest.approx(found["server"] / found["roofline"], rel=0.01)
-    assert found["quartiles"] == [found["ratio"]] * 2  # of one round
-    assert found["roofline"] > 0
+def test_a_change_within_the_tolerance_is_none_and_one_at_its_edge_is_unclear(tmp_path: Path) -> None:
+    a = file(tmp_path / "a", load(1))
+    slower = file(tmp_path / "b", load(2, median=26.0))
+    assert verdicts(a, slower, tolerance=0.5)["p50"] == SAME
+    assert verdicts(a, slower, tolerance=0.3)["p50"] == UNCLEAR
+    assert compare_samples(a, slower, tolerance=0.3)["ok"] is True
 
 
-def test_a_peer_that_answers_nothing_has_no_ratio() -> None:
-    side = {"throughput": {"photos_per_second": 200.0}}
-    runs = {
-        "unmask": {8: {"requests_per_second": 150.0, "latency_ms": {"p50": 50.0}}},
-        "other": {8: {"requests_per_second": 0.0}},
-    }
-    found = ratios(side, side, runs)
-    assert found["of_roofline"] == {"unmask": {"8": 0.75}, "other": {"8": 0.0}}
-    assert found["of_peers"] == {"other": {"8": None}}
+def test_intervals_hold_the_true_ratio_about_as_often_as_they_say(tmp_path: Path) -> None:
+    """Of 40 intervals of 95 %, 38 are expected to hold the ratio, 1; fewer than 34 would be so at 1 in 60."""
+    held = {"throughput": 0, "p50": 0, "p99": 0}
+    for i in range(40):
+        a, b = file(tmp_path / f"a{i}", load(i)), file(tmp_path / f"b{i}", load(100 + i))
+        for ratio in compare_samples(a, b, tolerance=0.1)["loads"][0]["ratios"]:
+            held[ratio["metric"]] += ratio["low"] <= 1 <= ratio["high"]
+    assert min(held.values()) >= 34, held
 
 
-@pytest.mark.parametrize("options", [["--peers", "flask"], ["--users", "0"], ["--seconds", "x"]])
-def test_wrong_usage_is_exit_code_2(options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", "compare", "--artifacts", str(tmp_path), *options]) == 2
-    assert options[0] in capsys.readouterr().err
+def test_rounds_of_one_name_count_together(tmp_path: Path) -> None:
+    one, three = file(tmp_path / "one", load(1)), file(tmp_path / "three", load(2), load(3), load(4))
+
+    def width(a: SampleFile, b: SampleFile) -> float:
+        p50 = compare_samples(a, b, tolerance=0.1)["loads"][0]["ratios"][1]
+        return float(p50["high"] - p50["low"])
+
+    assert width(three, three) < width(one, one)
+
+
+def test_too_few_answers_give_no_tail(tmp_path: Path) -> None:
+    found = compare_samples(file(tmp_path / "a", load(1)), file(tmp_path / "b", load(2, rate=20.0)), tolerance=0.1)
+    assert [ratio["metric"] for ratio in found["loads"][0]["ratios"]] == ["throughput", "p50"]
+    assert any("too few for p99" in note for note in found["notes"])
+
+
+def test_a_server_without_a_right_answer_is_worse(tmp_path: Path) -> None:
+    a, dead = file(tmp_path / "a", load(1)), file(tmp_path / "b", load(2, wrong=1.0))
+    found = compare_samples(a, dead, tolerance=0.1)
+    assert found["ok"] is False
+    assert any("B has no right answer" in note for note in found["notes"])
+
+
+def test_what_differs_besides_the_server_is_said(tmp_path: Path) -> None:
+    a = file(tmp_path / "a", load(1), {**load(1, name="open"), "rate": 100.0}, machine="one", manifest_sha256="1")
+    b = file(tmp_path / "b", load(1), {**load(1, name="open"), "rate": 90.0}, load(1, name="more"), machine="two")
+    notes = "\n".join(compare_samples(a, b, tolerance=0.1)["notes"])
+    for said in (
+        "machines differ: one; two",
+        "models differ",
+        "planned rates differ, 100 and 90",
+        "only one of the two has more",
+    ):
+        assert said in notes
+
+
+def test_the_command_ends_with_1_where_it_is_worse(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file(tmp_path / "a", load(1), machine="m")
+    file(tmp_path / "b", load(2, median=30.0), machine="m")
+    a, b, out = str(tmp_path / "a"), str(tmp_path / "b"), tmp_path / "out" / "compare.json"
+    assert main(["bench", "compare", a, b, "--out", str(out)]) == 1
+    shown = capsys.readouterr()
+    assert [line.split()[-1] for line in shown.out.splitlines() if " p50 " in line] == [WORSE]
+    assert "tolerance" in shown.err
+    assert json.loads(out.read_text())["ok"] is False
+    assert main(["bench", "compare", a, b, "--tolerance", "1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["ok"] is True
+    assert main(["bench", "compare", a, str(tmp_path / "b" / NAME), "--tolerance", "1"]) == 0
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"\x1f\x8b broken", b'{"about": {}, "runs": [{"name": "x"}]}'])
+def test_a_file_that_holds_no_samples_is_refused_by_its_name(
+    content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = tmp_path / "wrong.json"
+    wrong.write_bytes(content)
+    assert main(["bench", "compare", str(wrong), str(wrong)]) == 1
+    assert "wrong.json: holds no samples" in capsys.readouterr().err
+
+
+def test_files_without_a_common_load_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file(tmp_path / "a", load(1, name="one"))
+    file(tmp_path / "b", load(1, name="two"))
+    assert main(["bench", "compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 1
+    assert "one there, two here" in capsys.readouterr().err
+    assert main(["bench", "compare", str(tmp_path / "a"), str(tmp_path / "missing")]) == 1

@@ -83,7 +83,7 @@ def test_the_version_is_in_one_place(capsys):
         (["evaluate", "--data", "x", "--model", "m", "--threshold", "2"], "between 0 and 1"),
         (["serve", "start", "--rest-port", "70000"], "--rest-port (UNMASK_REST_PORT)"),
         (["serve", "start", "--device", "tpu"], "'cpu', 'cuda' or 'tensorrt'"),
-        (["bench", "compare", "--artifacts", "x", "--peers", "flask"], "flask: unknown"),
+        (["bench", "peers", "--artifacts", "x", "--peers", "flask"], "flask: unknown"),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_code_2(arguments, said, capsys):

@@ -1,48 +1,29 @@
-"""`unmask bench run`, `roofline`, `compare` and `soak`: servers, measured."""
+"""`unmask bench run`, `roofline` and `soak`: one server, measured."""
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from cyclopts import Parameter, Token
-from cyclopts.validators import Number
+from cyclopts import Parameter
 
 from detector.cpus import available_cpus
 from detector.errors import UsageError
-from detector.files import shown, write_json
+from detector.files import shown
+from unmask.commands.bench_options import (
+    Artifacts,
+    Counts,
+    Out,
+    PhotoCount,
+    Photos,
+    Seconds,
+    Workers,
+    exit_code,
+    print_and_keep,
+)
 from unmask.commands.term import stopped_by_term
-from unmask.parameters import Count, Switch
-
-
-def _counts(type_: Any, tokens: Sequence[Token]) -> tuple[int, ...]:
-    text = ",".join(token.value for token in tokens)
-    if not all(part.isdigit() and int(part) for part in text.split(",")):
-        raise ValueError(f"{text!r} is not whole numbers above zero, such as 1,8,32")
-    return tuple(int(part) for part in text.split(","))
-
-
-def _names(type_: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
-    from benchmarks.peers import PEERS
-
-    text = ",".join(token.value for token in tokens)
-    names = () if text == "none" else tuple(text.split(","))
-    if unknown := sorted(set(names) - set(PEERS)):
-        raise ValueError(f"{', '.join(unknown)}: unknown; there are {', '.join(PEERS)} and none")
-    return names
-
-
-Counts = Annotated[tuple[int, ...], Parameter(converter=_counts, n_tokens=1)]
-Seconds = Annotated[float, Parameter(validator=Number(gte=0.5, lte=86_400))]
-Photos = Annotated[Path | None, Parameter(name="--photos", help="Folder of photos to send (default: drawn photos).")]
-PhotoCount = Annotated[Count, Parameter(name="--photo-count", help="How many photos to send, one after the other.")]
-Artifacts = Annotated[Path, Parameter(help="Folder that `unmask export` wrote.")]
-Workers = Annotated[Count | None, Parameter(name="--workers", help="Number of worker processes (default: the server's).")]
-Out = Annotated[Path | None, Parameter(name="--out", help="Also write the JSON to this file.")]
+from unmask.parameters import Count
 
 
 @stopped_by_term
@@ -110,7 +91,7 @@ def run(
     write_report(report, out)
     _print_runs(report)
     print(f"report: {out / 'index.html'}")
-    return _code(report["ok"], "not every request was answered and passed its check")
+    return exit_code(report["ok"], "not every request was answered and passed its check")
 
 
 @stopped_by_term
@@ -153,69 +134,8 @@ def roofline(
         device=device,
     )
     about = {"photos": describe(pictures, photos), "machine": machine(), "busy_cpus_before": busy}
-    _print_and_keep({**result, **about}, out)
+    print_and_keep({**result, **about}, out)
     return 0
-
-
-@stopped_by_term
-def compare(
-    *,
-    artifacts: Artifacts,
-    users: Counts = (1, 8, 16, 32),
-    seconds: Count = 8,
-    warm_up: Count = 4,
-    roofline_seconds: Seconds = 10.0,
-    batch: Counts = (1, 4, 8, 16),
-    peers: Annotated[tuple[str, ...] | None, Parameter(converter=_names, n_tokens=1)] = None,
-    workers: Workers = None,
-    rounds: Count = 12,
-    locust: Switch = False,
-    photos: Photos = None,
-    photo_count: PhotoCount = 100,
-    out: Out = None,
-) -> int:
-    """Compare a server with the roofline and with other servers.
-
-    Parameters
-    ----------
-    users
-        Numbers of clients at the same time, separated by commas.
-    seconds
-        Seconds for each load.
-    warm_up
-        Seconds of load before each measurement starts.
-    roofline_seconds
-        Seconds for each measurement of the roofline.
-    batch
-        Batch sizes of the roofline, separated by commas.
-    peers
-        Other servers, separated by commas, or `none` (default: all that are known).
-    rounds
-        Rounds in which the server and the roofline are measured in turn.
-    locust
-        Load with Locust, which takes more of the servers' CPUs.
-    """
-    from benchmarks.compare import ComparisonSettings, compare_servers
-    from benchmarks.machine import busy_cpus
-    from benchmarks.peers import PEERS
-
-    busy = busy_cpus()
-    settings = ComparisonSettings(
-        users=users,
-        seconds=seconds,
-        warm_up=warm_up,
-        roofline_seconds=roofline_seconds,
-        batch=batch,
-        peers=tuple(PEERS) if peers is None else peers,
-        photos=photos,
-        photo_count=photo_count,
-        workers=workers,
-        locust=locust,
-        rounds=rounds,
-    )
-    result = compare_servers(artifacts, settings, busy_before=busy)
-    _print_and_keep(result, out)
-    return _code(result["ok"], "not every request was answered and passed its check")
 
 
 @stopped_by_term
@@ -249,8 +169,8 @@ def soak(
     known = local_answers(artifacts / "model.onnx", load)
     with own_server(artifacts, "onnx", workers, "cpu") as server:
         result = measure(server, load, known)
-    _print_and_keep({**result, "machine": machine()}, out)
-    return _code(result["ok"], "requests failed, or the server holds more and more")
+    print_and_keep({**result, "machine": machine()}, out)
+    return exit_code(result["ok"], "requests failed, or the server holds more and more")
 
 
 def _print_runs(report: dict[str, Any]) -> None:
@@ -263,16 +183,3 @@ def _print_runs(report: dict[str, Any]) -> None:
         )
         for reason, count in list(each["failure_reasons"].items())[:5]:
             print(f"  {count} x {reason}")
-
-
-def _print_and_keep(result: dict[str, Any], out: Path | None) -> None:
-    if out:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_json(out, result)
-    print(json.dumps(result, indent=2))
-
-
-def _code(ok: bool, problem: str) -> int:
-    if not ok:
-        print(f"error: {problem}", file=sys.stderr)
-    return 0 if ok else 1
