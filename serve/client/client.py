@@ -146,7 +146,12 @@ class GrpcClient:
             return TokenRefused.status
         if code == known.INTERNAL:
             return 404 if details.startswith("Model ") else 500
-        return {known.CANCELLED: 413, known.RESOURCE_EXHAUSTED: 413, known.DEADLINE_EXCEEDED: 408}.get(code, 500)
+        return {
+            known.CANCELLED: 413,
+            known.RESOURCE_EXHAUSTED: 413,
+            known.DEADLINE_EXCEEDED: 408,
+            known.NOT_FOUND: 404,
+        }.get(code, 500)
 
 
 def _identity(request_id: str | None, traceparent: str | None) -> dict[str, str]:
