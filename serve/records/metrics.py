@@ -9,7 +9,8 @@ from enum import Enum
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from detector.metrics import Declaration
-from serve.records.record import UNKNOWN, RequestRecord
+from serve.records.record import RequestRecord
+from serve.records.routes import UNKNOWN
 
 SECONDS = (
     *(0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3),

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from serve.records.routes import Route, grpc_route, rest_route
+from serve.records.routes import UNKNOWN, Route, grpc_route, rest_route
 
 GRPC_CODES = (
     *("OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS"),
@@ -17,7 +17,6 @@ GRPC_CODES = (
     *("INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED"),
 )
 REFUSED = frozenset({"503", "RESOURCE_EXHAUSTED"})
-UNKNOWN = "unknown"  # the version where it is none that is served: what clients may write is no label's value
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
 _FIELDS = 11
 # What the frontend answers by itself says no code; these are those that clients derive from its status.
@@ -175,7 +174,9 @@ class Join:
         if trace == "-" and worker is not None and worker.trace:
             trace = worker.trace
         parent = read_traceparent(trace) if trace != "-" else None
-        version = route.version or (asked if asked != "-" else "") or (UNKNOWN if route.kind == "other" else default)
+        version = route.version or (asked if asked != "-" else default)
+        if status == "NOT_FOUND" and asked == "-":
+            version = UNKNOWN  # of another model, which the line does not name
         return RequestRecord(
             protocol,
             status,

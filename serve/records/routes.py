@@ -7,6 +7,9 @@ from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import unquote
 
+from serve.settings import MODEL
+
+UNKNOWN = "unknown"  # the version where it is none that is served: what clients may write is no label's value
 _REST = (
     ("predict", "/predictions/{model}"),
     ("predict", "/predictions/{model}/{version}{rest}"),
@@ -36,19 +39,19 @@ _GRPC = {
 
 
 class Route(NamedTuple):
-    """kind: predict, explain, v1, v2 or other. version: of the model, as asked for; empty takes the default one. template: the
-    path with names in place of values, as in OpenTelemetry's `http.route`; for gRPC the method."""
+    """kind: predict, explain, v1, v2 or other. version: as asked for; empty takes the default one, and unknown is another
+    model's. template: the path with names in place of values, as OpenTelemetry's `http.route`; for gRPC the method."""
 
     kind: str
     version: str = ""
     template: str = ""
 
 
-OTHER = Route("other")
+OTHER = Route("other", UNKNOWN)
 
 
 def _compiled(templates: tuple[tuple[str, str], ...]) -> list[tuple[str, str, re.Pattern[str]]]:
-    parts = {"{model}": "[^/]+", "{version}": "(?P<version>[^/]+)", "{rest}": "(?:/.*)?"}
+    parts = {"{model}": "(?P<model>[^/]+)", "{version}": "(?P<version>[^/]+)", "{rest}": "(?:/.*)?"}
     compiled = []
     for kind, template in templates:
         pattern = template
@@ -85,5 +88,7 @@ def rest_route(method: str, path: str) -> Route | None:
 def _find(routes: list[tuple[str, str, re.Pattern[str]]], path: str) -> Route | None:
     for kind, template, pattern in routes:
         if found := pattern.fullmatch(path):
-            return Route(kind, found.groupdict().get("version") or "", template)
+            asked = found.groupdict()
+            version = asked.get("version") or "" if asked.get("model", MODEL) == MODEL else UNKNOWN
+            return Route(kind, version, template)
     return None

@@ -144,6 +144,7 @@ def test_each_request_is_counted_once_by_what_its_client_got(begin: Callable[...
         grpc_line("RESOURCE_EXHAUSTED", version="2.0"),
         access_line(code=404, uri="/no/such/path"),
         access_line(code=404, uri="/predictions/detector/9.9"),
+        grpc_line("NOT_FOUND"),
     )
     assert served.requests() == {
         ("rest", "predict", "1.0", "200"): 1,
@@ -152,6 +153,7 @@ def test_each_request_is_counted_once_by_what_its_client_got(begin: Callable[...
         ("grpc", "predict", "2.0", "RESOURCE_EXHAUSTED"): 1,
         ("rest", "other", "unknown", "404"): 1,
         ("rest", "predict", "unknown", "404"): 1,
+        ("grpc", "predict", "unknown", "NOT_FOUND"): 1,
     }
     assert served.value('unmask_request_duration_seconds_count{kind="predict",protocol="rest",version="1.0"}') == 1
     assert served.value('unmask_request_duration_seconds_sum{kind="predict",protocol="rest",version="1.0"}') == 0.0075
@@ -313,9 +315,11 @@ def test_an_overload_is_a_hundred_lines_a_second_and_one_that_counts_the_rest() 
         ("/v1/models/detector:explain", "v1", ""),
         ("/v2/models/detector/infer", "v2", ""),
         ("/v2/models/detector/versions/1.0/infer", "v2", "1.0"),
-        ("/predictions", "other", ""),
-        ("/", "other", ""),
-        ("/favicon.ico", "other", ""),
+        ("/predictions/another", "predict", "unknown"),
+        ("/v1/models/another:predict", "v1", "unknown"),
+        ("/predictions", "other", "unknown"),
+        ("/", "other", "unknown"),
+        ("/favicon.ico", "other", "unknown"),
     ],
 )
 def test_a_path_says_what_was_asked_for(path: str, kind: str, version: str) -> None:
