@@ -24,6 +24,12 @@ class GeneratorSaturated(UnmaskError):
     code = "generator_saturated"
 
 
+class OverLimit(UnmaskError):
+    """The server does not keep to the limit of latency at any rate."""
+
+    code = "over_limit"
+
+
 class SideFailed(UnmaskError):
     """One side of a training comparison ended with an error."""
 

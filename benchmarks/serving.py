@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,13 +70,18 @@ def running_server(url: str, grpc: str | None, metrics: str | None) -> Server:
 
 
 @contextmanager
-def own_server(artifacts: Path, archive: str, workers: int | None, device: str) -> Iterator[Server]:
-    """Start a server on free ports, and drain it at the end. Raises `StartupFailed` with the reason when it fails to start."""
+def own_server(
+    artifacts: Path, archive: str, workers: int | None, device: str, options: Sequence[str] = ()
+) -> Iterator[Server]:
+    """Start a server on free ports, and drain it at the end. options: more of them, as `unmask serve start` takes them.
+
+    Raises `StartupFailed` with the reason when it fails to start.
+    """
     with TemporaryDirectory(prefix="unmask-benchmark-") as scratch:
         state, log = Path(scratch) / "state", Path(scratch) / "serve.log"
         command = [sys.executable, "-m", "unmask", "serve", "start", "--free-ports", "--state", str(state)]
         command += ["--artifacts", str(artifacts.resolve()), "--archive", archive, "--device", device]
-        command += ["--workers", str(workers)] if workers else []
+        command += [*(["--workers", str(workers)] if workers else []), *options]
         print("starting the server", file=sys.stderr)
         with log.open("wb") as output:
             # In a session of its own, Ctrl-C in the terminal does not reach the server; it is drained at the end.

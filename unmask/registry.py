@@ -69,6 +69,8 @@ GROUPS: dict[str, tuple[Command, ...]] = {
         Command("bench compare", "bench_compare:compare"),
         Command("bench peers", "bench_compare:peers"),
         Command("bench soak", "bench:soak"),
+        Command("bench capacity", "bench_load:capacity"),
+        Command("bench matrix", "bench_load:matrix"),
         Command("bench training", "bench_training:training"),
         Command("bench results", "bench_training:results"),
     ),
