@@ -44,7 +44,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Capacity:
-    """best: the step with the highest rate within the limit. above: the lowest rate that was too high. steps: all, in order."""
+    """best: the step with the highest rate within the limit. above: that of the lowest rate that was too high. steps: all."""
 
     limit_ms: float
     best: Step

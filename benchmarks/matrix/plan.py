@@ -110,22 +110,12 @@ class Cell:
     def __str__(self) -> str:
         server, load = self.server, self.load
         amount = f"{load.users} clients" if isinstance(load, ClosedLoad) else f"{load.rate:g}/s {load.arrivals} {load.mix}"
-        workers = f"{server.workers or 'default'} workers"
-        return ", ".join(
-            [
-                Path(server.artifacts).name,
-                server.device,
-                server.archive,
-                workers,
-                f"batch {server.batch}",
-                load.protocol,
-                amount,
-            ]
-        )
+        name, workers = Path(server.artifacts).name, f"{server.workers or 'default'} workers"
+        return f"{name}, {server.device}, {server.archive}, {workers}, batch {server.batch}, {load.protocol}, {amount}"
 
 
 def read_plan(path: Path) -> Plan:
-    """Read and check a plan. Raises `FileError` for a file that can't be read, `UsageError` that names the key for the rest."""
+    """Read and check a plan. Raises `FileError` for an unreadable file, and `UsageError` that names the key for the rest."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
