@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Iterator
+from enum import Enum
 from typing import Literal, get_args, get_origin
 
 from mkdocs.config.defaults import MkDocsConfig
@@ -19,7 +20,8 @@ from docs.commands_pages import command_pages
 from docs.python_page import python_page
 from handlers.errors import answered_errors
 from handlers.metrics import Metric
-from serve.health import Health, SupervisorMetrics
+from serve.metrics.declared import SupervisorMetric
+from serve.records.metrics import RequestMetric
 from serve.settings import Settings
 from training.calibration.methods import AUTO, BY_SIZE, METHODS
 
@@ -71,28 +73,29 @@ def settings_page() -> str:
 
 def metrics_page() -> str:
     """Each metric of `/metrics`: name, type, labels, help and buckets."""
-
-    class Nothing:
-        def health(self) -> Health:
-            return Health(alive=True, ready=True, reason="")
-
     lines = [
         "# Metrics\n",
-        "The supervisor serves them at `:8090/metrics`. [Watch a server](../how-to/prometheus.md) has the queries.\n",
-        "## Of the workers\n",
-        "Each worker writes these, and the supervisor adds them up.\n",
-        "| name | type | labels | meaning |",
-        "|---|---|---|---|",
+        "The supervisor serves them at `:8090/metrics`. [Watch a server](../how-to/prometheus.md) has the queries.",
+        "It answers in OpenMetrics, with exemplars, where the request's `Accept` asks for it, and with gzip where",
+        "`Accept-Encoding` does.\n",
     ]
-    for metric in Metric:
-        lines.append(_metric_row(metric.value))
-    lines += ["", "Buckets of the histograms:\n"]
-    lines += [f"- `{m.value.name}`: {', '.join(f'{bound:g}' for bound in m.value.buckets)}" for m in Metric if m.value.buckets]
-    lines += ["", "## Of the supervisor\n", "| name | type | meaning |", "|---|---|---|"]
-    for family in SupervisorMetrics(Nothing()).collect():
-        name = family.name + ("_total" if family.type == "counter" else "")
-        lines.append(f"| `{name}` | {family.type} | {family.documentation} |")
-    return "\n".join([*lines, ""])
+    parts: tuple[tuple[str, str, type[Enum]], ...] = (
+        ("Of requests", "From one record for each request, refused ones too.", RequestMetric),
+        ("Of the workers", "Each worker counts these; the supervisor adds them up, dead workers' included.", Metric),
+        (
+            "Of the supervisor",
+            "What can't be had is absent: the JVM's numbers for a user without an entry in the password database, a GPU's where "
+            "there is none. The supervisor's own process has the usual `process_*`.",
+            SupervisorMetric,
+        ),
+    )
+    for title, words, metrics in parts:
+        declared: list[Declaration] = [metric.value for metric in metrics]
+        lines += [f"## {title}\n", f"{words}\n", "| name | type | labels | meaning |", "|---|---|---|---|"]
+        lines += [_metric_row(each) for each in declared]
+        buckets = [f"- `{d.name}`: {', '.join(f'{bound:g}' for bound in d.buckets)}" for d in declared if d.buckets]
+        lines += ["", *(["Buckets of the histograms:\n", *buckets, ""] if buckets else [])]
+    return "\n".join(lines)
 
 
 def _metric_row(declared: Declaration) -> str:

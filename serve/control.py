@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import closing
 from dataclasses import asdict
@@ -17,7 +18,7 @@ import httpx
 
 from detector.errors import UsageError
 from serve.errors import NotRunning, ServerUnreachable, StillRunning
-from serve.record import Record, find_record
+from serve.record import Record, announcement, find_record
 from serve.settings import Settings
 from serve.tokens import inference_token
 from serve.torchserve.management import Management, Versions
@@ -28,31 +29,31 @@ STOP_MARGIN_SECONDS = 30.0
 def start_in_background(settings: Settings) -> tuple[int, str]:
     """Start a supervisor with these settings, and return when it is ready or has ended.
 
-    Returns 0 or its exit code, and what it printed.
+    Its log is appended to `log_file`, by default `logs/server.log` of the state folder. Returns 0 or its exit code, and what
+    it has to say: where it listens, or why it ended.
     """
-    state = settings.state
-    log = state / "logs" / "supervisor.log"
+    log = (settings.log_file or settings.state / "logs" / "server.log").absolute()
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as output:
+    with tempfile.TemporaryFile() as errors:
         child = subprocess.Popen(
             [sys.executable, "-m", "unmask", "serve", "start"],
-            env=os.environ | settings.to_env(),
+            env=os.environ | settings.to_env() | {"UNMASK_LOG_FILE": str(log)},
             stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
             start_new_session=True,
         )
-    try:
-        while (code := child.poll()) is None:
-            record = find_record(state)
-            if record is not None and record.pid == child.pid and _probe(record, "/readyz")[0]:
-                code = 0
-                break
-            time.sleep(0.1)
-    except KeyboardInterrupt:
-        child.terminate()
-        raise
-    return code, log.read_text(encoding="utf-8", errors="replace").strip()
+        try:
+            while (code := child.poll()) is None:
+                record = find_record(settings.state)
+                if record is not None and record.pid == child.pid and _probe(record, "/readyz")[0]:
+                    return 0, announcement(record)
+                time.sleep(0.1)
+        except KeyboardInterrupt:
+            child.terminate()
+            raise
+        errors.seek(0)
+        return code, errors.read().decode("utf-8", errors="replace").strip()
 
 
 def stop(state: Path) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
@@ -35,6 +37,9 @@ class Record:
     ports: dict[str, int]
     drain_limit: float
     logs: str
+    versions: list[str]
+    workers: int
+    threads: int
 
     @property
     def keys(self) -> Path | None:
@@ -71,8 +76,11 @@ def management_url(settings: Settings) -> str:
     return f"http://{LOOPBACK}:{settings.management_port}"
 
 
-def record_of(settings: Settings, logs: Path, keys: Path | None) -> Record:
-    """The record of this process as the supervisor of `settings`. keys: TorchServe's key file, where it requires tokens."""
+def record_of(settings: Settings, versions: Iterable[str], logs: str, keys: Path | None) -> Record:
+    """The record of this process as the supervisor of `settings`. keys: TorchServe's key file, where it requires tokens.
+
+    logs: where they are.
+    """
     host = settings.connect_host()
     return Record(
         pid=os.getpid(),
@@ -87,7 +95,26 @@ def record_of(settings: Settings, logs: Path, keys: Path | None) -> Record:
         key_file=str(keys) if keys else None,
         ports={field: getattr(settings, field) for field in PORTS},
         drain_limit=settings.drain_limit + settings.drain_grace,
-        logs=str(logs),
+        logs=logs,
+        versions=list(versions),
+        workers=settings.worker_count,
+        threads=settings.worker_threads,
+    )
+
+
+def announcement(record: Record) -> str:
+    """That a server is ready, how long it took, and where it listens, for people."""
+    default, *others = record.versions
+    seconds = time.clock_gettime(time.CLOCK_BOOTTIME) - record.started
+    return (
+        f"ready after {seconds:.1f} s: {record.archive} on {record.device}, "
+        f"{record.workers} workers with {record.threads} threads each\n"
+        f"  versions    {', '.join([f'{default} (default)', *others])}\n"
+        f"  REST        {record.rest_url}\n"
+        f"  gRPC        {record.grpc_target}\n"
+        f"  health      {record.supervisor_url}/readyz, /livez, /metrics\n"
+        f"  management  {record.management_url}\n"
+        f"  logs        {record.logs}"
     )
 
 

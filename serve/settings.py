@@ -94,6 +94,12 @@ class Settings(BaseSettings):
     response_timeout: int = Field(
         default=30, ge=1, description="Seconds after which a worker that does not answer is replaced."
     )
+    liveness_timeout: float = Field(
+        default=60,
+        gt=0,
+        description="Seconds without an answer of TorchServe's management after which /livez fails; after twice as many the "
+        "server ends.",
+    )
     startup_timeout: int = Field(default=110, ge=1, description="Seconds that the workers may take to load the model.")
     warm_up_connections: int = Field(
         default=20,
@@ -132,6 +138,13 @@ class Settings(BaseSettings):
         description="Share of the requests without traceparent that are traced; those with one say themselves.",
     )
     log_level: Literal["ERROR", "WARN", "INFO", "DEBUG"] = Field(default="WARN", description="Lowest severity that is logged.")
+    log_format: Literal["auto", "json", "text"] = Field(
+        default="auto", description="Form of the log on standard output: auto is text at a terminal and JSON elsewhere."
+    )
+    log_file: Path | None = Field(
+        default=None,
+        description="File to append the log to as well, as JSON; it begins anew at 10 MiB, and three earlier ones are kept.",
+    )
 
     @field_validator("artifacts", mode="before")
     @classmethod

@@ -3,88 +3,65 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics
 
+from detector.errors import UnmaskError
 from serve import process
-from serve.errors import ServerDied, StartupFailed
-from serve.health import Health, HealthServer
+from serve.errors import ServerDied
+from serve.health import HealthServer
 from serve.jvm.patches import DRAINING, REFUSING
+from serve.logs.causes import last_line
+from serve.logs.jvm_output import JvmOutput
+from serve.logs.log import Log
+from serve.metrics.feedback import Feedback, read_labels
+from serve.metrics.gpu import GpuMetrics
+from serve.metrics.models import ModelMetrics
+from serve.metrics.worker_files import WorkerFiles
 from serve.ports import reserved_ports
-from serve.record import FILE, Record, management_url, record_of, take_lock
+from serve.record import FILE, announcement, management_url, record_of, take_lock
+from serve.records import Records
 from serve.settings import Settings
+from serve.startup import await_ready
 from serve.tokens import read_keys
-from serve.torchserve.artifacts import install_archives
-from serve.torchserve.logs import last_line, worker_exception
-from serve.torchserve.management import Management, ModelStatus
+from serve.torchserve.artifacts import install_archives, served_manifests
+from serve.torchserve.management import Management
 from serve.torchserve.render import Command, Layout, render
 from serve.warm_up import warm_up
+from serve.watch import Watch
+from serve.workers import Workers
 
 POLL_SECONDS = 0.5
-STARTUP_POLL_SECONDS = 0.1
 SETTLE_SECONDS = 0.5  # how long nothing may be in hand before the drain is over: answers are still being written out
-STALE_SECONDS = 10.0  # a look at the model older than this says nothing
 # For the JVM to close its connections, which takes it 0.03; then it waits two seconds for work that none of them can bring.
 CLOSING_SECONDS = 0.2
 LAST_WORK_SECONDS = 10.0  # for what is still in hand when the drain's limit is over
 
 
 class Supervisor:
-    """One server, from start to stop."""
+    """One server, from start to stop. release: of Unmask, for `unmask_build_info`."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._management: Management
-        self._versions: tuple[str, ...] = ()  # the default one at the start is the first
+    def __init__(self, settings: Settings, release: str = "") -> None:
+        self._settings, self._release = settings, release
         self._layout: Layout
+        self._log: Log
+        self._output: JvmOutput
+        self._files: WorkerFiles
+        self._records: Records
+        self._watch: Watch
         self._jvm: subprocess.Popen[bytes] | None = None
         self._stop = threading.Event()
         self._hurry = False
         self._patience = CLOSING_SECONDS
-        self._status: ModelStatus | None = None
-        self._seen = 0.0
-        self._known: frozenset[int] = frozenset()
-        self._restarts = 0
-        self._warm = False
-
-    def health(self) -> Health:
-        """The health now; called by the health server's threads."""
-        status, alive = self._status, self._jvm is not None and self._jvm.poll() is None
-        fresh = status is not None and time.monotonic() - self._seen < STALE_SECONDS
-        serving = alive and fresh and status is not None and status.serving
-        if self._stop.is_set():
-            reason = "draining"
-        elif self._jvm is not None and not alive:
-            reason = "TorchServe is down"
-        elif status is None:
-            reason = "starting"
-        elif not serving:
-            reason = "waiting for workers" if fresh else "TorchServe does not answer"
-        elif not self._warm:
-            reason = "warming up"
-        else:
-            reason = "ready"
-        return Health(
-            alive=alive or self._jvm is None,
-            ready=serving and self._warm and not self._stop.is_set(),
-            reason=reason,
-            workers_ready=len(status.ready) if status and alive and fresh else 0,
-            workers_wanted=self._settings.worker_count * len(self._versions),
-            worker_restarts=self._restarts,
-            queue_pending=status.pending if status else 0,
-            queue_capacity=status.capacity if status else 0,
-            draining=self._stop.is_set(),
-        )
 
     def run(self) -> int:
         """Serve until TERM or Ctrl-C; returns 0.
@@ -92,51 +69,89 @@ class Supervisor:
         Raises `FileError` when the artifacts are not what their manifest says, `PortTaken`, `AlreadyRunning`,
         `StartupFailed` with the reason when the model does not get ready, and `ServerDied` when TorchServe ends by itself.
         """
-        with (
-            take_lock(self._settings.state),
-            reserved_ports(self._settings) as settings,
-            tempfile.TemporaryDirectory(prefix="unmask-", ignore_cleanup_errors=True) as temporary,
-        ):
-            self._settings = settings
-            layout = self._layout = Layout(settings.state.resolve(), Path(temporary))
-            shutil.rmtree(layout.metrics, ignore_errors=True)
-            shutil.rmtree(layout.work, ignore_errors=True)
-            layout.make()
-            archives = install_archives(settings, layout)
-            self._versions = tuple(archives)
-            keys = layout.keys if settings.token_auth else None
-            self._management = Management(management_url(settings), keys)
-            command = render(settings, archives, layout)
-            with self._signals(), self._serving(command):
-                record = record_of(settings, layout.logs, keys)
-                record.save(layout.state)
-                self._await_ready()
-                warm_up(record, read_keys(keys).inference if keys else "", settings.warm_up_connections, self._stop)
-                layout.counting.touch()
-                self._warm = True
-                if not self._stop.is_set():
-                    self._announce(record)
-                    self._watch()
-                self._drain()
+        self._log = Log(self._settings.log_format, self._settings.log_file)
+        try:
+            with (
+                take_lock(self._settings.state),
+                reserved_ports(self._settings) as settings,
+                tempfile.TemporaryDirectory(prefix="unmask-", ignore_cleanup_errors=True) as temporary,
+            ):
+                self._settings = settings
+                self._serve(Layout(settings.state.resolve(), Path(temporary)))
+        except UnmaskError as error:
+            if self._log.as_json:  # at a terminal the command says it
+                self._log.emit("failed", "error", code=error.code, message=error.message)
+            raise
+        finally:
+            self._log.close()
         return 0
 
+    def _serve(self, layout: Layout) -> None:
+        settings, self._layout = self._settings, layout
+        for folder in (layout.metrics, layout.work):
+            shutil.rmtree(folder, ignore_errors=True)
+        layout.make()
+        archives = install_archives(settings, layout)
+        keys = layout.keys if settings.token_auth else None
+        workers = Workers(self._log.emit)
+        self._files = WorkerFiles(layout.metrics, layout.work / "metrics", self._log.emit)
+        self._output = JvmOutput(self._log.emit, workers.watch, quiet=settings.log_level in ("ERROR", "WARN"))
+        with contextlib.closing(Management(management_url(settings), keys)) as management, self._signals():
+            self._watch = Watch(settings, tuple(archives), management, workers, self._files, self._stop)
+            self._records = Records(settings, layout, tuple(archives), self._watch.default_version, self._log.emit)
+            self._records.start()  # before the JVM, which opens the pipe, and before its log is set up for it
+            with contextlib.closing(self._records), self._running(render(settings, archives, layout), workers):
+                record = record_of(settings, archives, self._log.place, keys)
+                record.save(layout.state)
+                await_ready(settings, layout, self._watch, self._output, self._stop)
+                warm_up(record, read_keys(keys).inference if keys else "", settings.warm_up_connections, self._stop)
+                layout.counting.touch()
+                self._records.begin()
+                self._watch.warm = True
+                if not self._stop.is_set():
+                    self._log.emit("ready", message=announcement(record), pid=record.pid, versions=record.versions)
+                    self._watch_it()
+                self._drain()
+
     @contextlib.contextmanager
-    def _serving(self, command: Command) -> Iterator[None]:
+    def _running(self, command: Command, workers: Workers) -> Iterator[None]:
         """Run the JVM and the health server, and end both in any case."""
         settings, layout = self._settings, self._layout
         process.adopt_orphans()
-        server = HealthServer(settings.host, settings.supervisor_port, self, layout.metrics)
+        manifests = served_manifests(settings)
+        feedback = Feedback(manifests)
+        disable_created_metrics()  # type: ignore[no-untyped-call] # a series for each other one, which nothing reads
+        registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        for collector in (
+            *(self._watch, workers, self._files, self._records.collector, feedback, GpuMetrics()),
+            *(ModelMetrics(settings, manifests, self._release), self._log),
+        ):
+            registry.register(collector)
+
+        def take(body: bytes) -> int:
+            labels = read_labels(body, manifests)
+            feedback.add(labels)
+            return len(labels)
+
+        server = HealthServer(
+            *(settings.host, settings.supervisor_port),
+            health=self._watch.health,
+            registry=registry,
+            feedback=take,
+            emit=self._log.emit,
+        )
         try:
-            for name in ("torchserve", "worker"):
-                (layout.logs / f"{name}.log").unlink(missing_ok=True)
-            with (layout.logs / "jvm.log").open("wb") as output:
-                self._jvm = process.start(command.arguments, command.environment, command.directory, output)
+            with os.fdopen(self._output.writing, "wb", closefd=False) as output:
+                self._jvm = self._watch.jvm = process.start(command.arguments, command.environment, command.directory, output)
+            self._output.start()
             yield
         finally:
+            self._stop.set()  # what ends from now on is ended by us
             if self._jvm is not None:
                 process.stop(self._jvm, self._patience)
+                self._output.finish()
             server.close()
-            self._management.close()
             (layout.state / FILE).unlink(missing_ok=True)
 
     @contextlib.contextmanager
@@ -155,75 +170,30 @@ class Supervisor:
             for number, old in zip(signals, before, strict=True):
                 signal.signal(number, old)
 
-    def _look(self) -> ModelStatus | None:
-        """Ask TorchServe for its status, and keep it."""
-        status = self._management.status(self._versions)
-        if status is not None:
-            if gone := self._known - status.ready:
-                self._restarts += len(gone)
-                for pid in gone:
-                    mark_process_dead(pid, path=str(self._layout.metrics))  # type: ignore[no-untyped-call]
-            self._known = status.ready
-            self._status, self._seen = status, time.monotonic()
-        return status
-
-    def _await_ready(self) -> None:
-        """Wait until the workers are ready or the server is told to stop. Raises `StartupFailed`."""
-        deadline = time.monotonic() + self._settings.startup_timeout
-        while not self._stop.wait(STARTUP_POLL_SECONDS):
-            status = self._look()
-            if status is not None and status.serving:
-                return
-            if reason := self._startup_failure(status):
-                raise StartupFailed(reason)
-            if time.monotonic() > deadline:
-                raise StartupFailed(
-                    f"the workers were not ready after {self._settings.startup_timeout} s; see {self._layout.logs}"
-                )
-
-    def _startup_failure(self, status: ModelStatus | None) -> str | None:
-        """Why the model will never be ready, None as long as it may; TorchServe itself would retry for five minutes."""
-        layout = self._layout
-        if layout.load_error.is_file() and (message := layout.load_error.read_text(encoding="utf-8")):
-            return f"the worker can't load the model: {message}"
-        if cause := worker_exception(layout.logs / "worker.log"):
-            return f"the worker died while it loaded the model: {cause}"
-        if self._jvm is not None and (code := self._jvm.poll()) is not None:
-            return f"TorchServe ended with {code}: {last_line(layout.logs / 'jvm.log')}"
-        if status is not None and not status.registered:
-            return f"TorchServe did not take the archive: {last_line(layout.logs / 'torchserve.log')}"
-        return None
-
-    def _announce(self, record: Record) -> None:
-        settings, seconds = self._settings, time.clock_gettime(time.CLOCK_BOOTTIME) - record.started
-        print(
-            f"ready after {seconds:.1f} s: {settings.archive} on {settings.device}, "
-            f"{settings.worker_count} workers with {settings.worker_threads} threads each\n"
-            f"  versions    {self._versions[0]} (default){''.join(f', {version}' for version in self._versions[1:])}\n"
-            f"  REST        {record.rest_url}\n"
-            f"  gRPC        {record.grpc_target}\n"
-            f"  health      {record.supervisor_url}/readyz, /livez, /metrics\n"
-            f"  management  {record.management_url}\n"
-            f"  logs        {record.logs}",
-            flush=True,
-        )
-
-    def _watch(self) -> None:
+    def _watch_it(self) -> None:
         """Watch TorchServe until the server is told to stop.
 
-        Raises `ServerDied` when the JVM goes first, or the workers do not come back: after five minutes of failed starts
-        TorchServe gives up on a worker and goes on without it.
+        Raises `ServerDied` when the JVM goes first, does not answer for twice the time after which `/livez` says so, or the
+        workers do not come back: after five minutes of failed starts TorchServe gives up on a worker and goes on without it.
         """
         assert self._jvm is not None
         served = time.monotonic()
+        told = False
         while not self._stop.wait(POLL_SECONDS):
             if (code := self._jvm.poll()) is not None:
-                raise ServerDied(f"TorchServe ended with {code}; its last words are in {self._layout.logs}")
-            status = self._look()
+                self._output.finish()
+                raise ServerDied(f"TorchServe ended with {code}; its last line: {last_line(self._output.lines())}")
+            status = self._watch.look()
+            if self._watch.hung != told:
+                told = not told
+                word, level = ("torchserve_hung", "error") if told else ("torchserve_answers_again", "info")
+                self._log.emit(word, level, silent_seconds=round(self._watch.silent))
+            if self._watch.silent > 2 * self._settings.liveness_timeout:
+                raise ServerDied(f"TorchServe has not answered for {self._watch.silent:.0f} s")
             if status is not None and status.serving:
                 served = time.monotonic()
-            elif time.monotonic() - served > 2 * self._settings.startup_timeout:
-                raise ServerDied(f"the workers do not come back; the reason is in {self._layout.logs}")
+            elif status is not None and time.monotonic() - served > 2 * self._settings.startup_timeout:
+                raise ServerDied(f"the workers do not come back; its last line: {last_line(self._output.lines())}")
 
     def _drain(self) -> None:
         """Serve what still comes for the grace period, then refuse it, until nothing is in hand any more.
@@ -232,28 +202,20 @@ class Supervisor:
         at once; at the limit, what is in hand gets a last few seconds.
         """
         assert self._jvm is not None
-        print("draining", file=sys.stderr, flush=True)
+        self._log.emit("draining", message="draining")
         (self._layout.work / DRAINING).touch()
         start = idle_since = time.monotonic()
         limit = self._settings.drain_grace + self._settings.drain_limit
         while not self._hurry and self._jvm.poll() is None and (now := time.monotonic()) - start < limit:
             if now - start >= self._settings.drain_grace:
                 (self._layout.work / REFUSING).touch()
-            status = self._look()
-            if status is None or status.pending or requests_in_progress(self._layout.metrics):
+            status = self._watch.look()
+            if self._watch.hung:  # it will answer nobody
+                return
+            if status is None or any(status.pending.values()) or self._files.requests_in_progress():
                 idle_since = now
             elif now - start >= self._settings.drain_grace and now - idle_since >= SETTLE_SECONDS:
                 return
             time.sleep(0.05)
         if not self._hurry:
             self._patience = LAST_WORK_SECONDS
-
-
-def requests_in_progress(metrics: Path) -> int:
-    """Requests that the workers have in hand: TorchServe's own queue length does not count them."""
-    registry = CollectorRegistry()
-    collector = MultiProcessCollector(registry, path=str(metrics))  # type: ignore[no-untyped-call]
-    for family in collector.collect():  # type: ignore[no-untyped-call]
-        if family.name == "unmask_requests_in_progress":
-            return int(sum(sample.value for sample in family.samples))
-    return 0

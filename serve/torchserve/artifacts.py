@@ -39,6 +39,12 @@ def install_archives(settings: Settings, layout: Layout) -> dict[str, str]:
     return archives
 
 
+def served_manifests(settings: Settings) -> dict[str, Manifest]:
+    """The manifest of each artifact folder, by version, the default one first. Raises `FileError`."""
+    manifests = map(_manifest, settings.artifacts)
+    return {manifest.model.version: manifest for manifest in manifests}
+
+
 def _manifest(folder: Path) -> Manifest:
     if not folder.is_dir():
         raise FileError(f"{folder}: no such folder; `unmask export` writes one, --artifacts names it")

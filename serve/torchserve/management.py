@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,17 @@ from serve.tokens import ManagementToken
 class ModelStatus:
     """One look at all versions of the model.
 
-    registered: TorchServe knows all that it should. serving: so many workers of each are ready as are wanted; `/ping` says so
-    before they are, and after a load has failed. ready: process ids of the workers that have loaded the model. pending:
-    requests in the queues. capacity: requests that still fit into them.
+    registered: TorchServe knows all that it should. serving: at least one worker of each is ready; `/ping` says so before they
+    are, and after a load has failed. complete: as many as are wanted. ready: process ids of the workers that have loaded the
+    model. pending: requests in the queue, by version. default: the version that answers where a request names none.
     """
 
     registered: bool
     serving: bool = False
+    complete: bool = False
     ready: frozenset[int] = field(default_factory=frozenset)
-    pending: int = 0
-    capacity: int = 0
+    pending: Mapping[str, int] = field(default_factory=dict)
+    default: str = ""
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,10 @@ class Management:
             response = self._client.get(f"/models/{MODEL}/all")
             if response.status_code == httpx.codes.NOT_FOUND:
                 return ModelStatus(registered=False)
-            response.raise_for_status()
-            return _status(response.json(), wanted)
+            default = self._client.get(f"/models/{MODEL}")
+            for each in (response, default):
+                each.raise_for_status()
+            return _status(response.json(), wanted, default.json()[0]["modelVersion"])
         except (httpx.HTTPError, ServerUnreachable, ValueError, LookupError, TypeError):
             return None
 
@@ -92,15 +95,16 @@ class Management:
             raise ServerUnreachable(f"TorchServe's management does not answer ({error or type(error).__name__})") from None
 
 
-def _status(models: list[dict[str, Any]], wanted: Collection[str]) -> ModelStatus:
+def _status(models: list[dict[str, Any]], wanted: Collection[str], default: str) -> ModelStatus:
     known = {model["modelVersion"]: model for model in models}
     ready = {v: [int(w["pid"]) for w in model["workers"] if w["status"] == "READY"] for v, model in known.items()}
     registered = known.keys() >= set(wanted)
-    queues = [model.get("jobQueueStatus", {}) for model in models]
+    counts = {version: len(ready.get(version, ())) for version in wanted}
     return ModelStatus(
         registered=registered,
-        serving=registered and all(len(ready[v]) >= max(int(model["minWorkers"]), 1) for v, model in known.items()),
+        serving=registered and all(counts.values()),
+        complete=registered and all(counts[v] >= max(int(known[v]["minWorkers"]), 1) for v in wanted),
         ready=frozenset(pid for pids in ready.values() for pid in pids),
-        pending=sum(int(queue.get("pendingRequests", 0)) for queue in queues),
-        capacity=sum(int(queue.get("remainingCapacity", 0)) for queue in queues),
+        pending={version: int(model.get("jobQueueStatus", {}).get("pendingRequests", 0)) for version, model in known.items()},
+        default=default,
     )

@@ -18,6 +18,8 @@ from serve.settings import LOOPBACK, MODEL, Settings
 
 # What the frontend takes beyond the photo, so that a photo just over the limit gets the handler's reason and not an empty 413.
 BODY_MARGIN = 16 * 2**20
+# Level, logger, thread, and the message with its stack trace, in one line.
+LOG_PATTERN = "%p&#9;%c&#9;%t&#9;%enc{%m%n%xEx}{JSON}%n"
 # TorchServe's worker imports torch for `isinstance(answer, torch.Tensor)` alone; the handler answers in bytes. The real torch
 # costs each worker 3 s of CPU to start and 480 MiB of memory.
 TORCH_STAND_IN = '''"""Stands in for torch in workers that run ONNX models; rendered by `unmask serve`."""
@@ -198,20 +200,13 @@ def _properties(values: Mapping[str, str]) -> str:
 
 
 def _log4j2(settings: Settings, layout: Layout) -> str:
-    """Quiet logs: stock TorchServe writes several lines a request, which costs a fifth of its throughput."""
-    logs, level = escape(str(layout.logs), {'"': "&quot;"}), settings.log_level.lower()
-    pattern = "%d{ISO8601} [%-5p] %t %c - %m%n"
+    """Logs to standard output, in the form that `serve.logs.jvm_output` reads, and a line on each request to its pipe.
 
-    def file(name: str) -> str:
-        return (
-            f'<RollingFile name="{name}" fileName="{logs}/{name}.log" filePattern="{logs}/{name}.%i.log">'
-            f'<PatternLayout pattern="{pattern}"/><Policies><SizeBasedTriggeringPolicy size="10 MB"/></Policies>'
-            '<DefaultRolloverStrategy max="3"/></RollingFile>'
-        )
-
+    They are quiet: stock TorchServe writes several lines a request, which costs a fifth of its throughput.
+    """
     # Whoever makes the FIFO reads it too; the JVM would wait for ever to open one that nobody reads. A reader that is late
     # costs lines and delays no answer.
-    access = ""
+    level, access = settings.log_level.lower(), ""
     if layout.access.is_fifo():
         fifo = escape(str(layout.access), {'"': "&quot;"})
         access = (
@@ -222,19 +217,20 @@ def _log4j2(settings: Settings, layout: Layout) -> str:
     return f"""<?xml version="1.0" encoding="UTF-8"?>
 <Configuration status="error">
   <Appenders>
-    {file("torchserve")}
-    {file("worker")}
+    <Console name="output" target="SYSTEM_OUT">
+      <PatternLayout alwaysWriteExceptions="false" pattern="{LOG_PATTERN}"/>
+    </Console>
     {access}
   </Appenders>
   <Loggers>
     <!-- What the workers print: they filter by themselves, and their standard output always arrives as INFO. -->
-    <Logger name="MODEL_LOG" level="info" additivity="false"><AppenderRef ref="worker"/></Logger>
+    <Logger name="MODEL_LOG" level="info" additivity="false"><AppenderRef ref="output"/></Logger>
     <Logger name="ACCESS_LOG" level="{"info" if access else "off"}" additivity="false">
       {'<AppenderRef ref="requests"/>' if access else ""}
     </Logger>
     <Logger name="TS_METRICS" level="off"/>
     <Logger name="MODEL_METRICS" level="off"/>
-    <Root level="{level}"><AppenderRef ref="torchserve"/></Root>
+    <Root level="{level}"><AppenderRef ref="output"/></Root>
   </Loggers>
 </Configuration>
 """

@@ -13,7 +13,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from serve.health import Health, SupervisorMetrics
+from serve.metrics.declared import SupervisorMetric
 from serve.settings import Settings, load_settings
 from serve.supervisor import LAST_WORK_SECONDS
 from tests.conftest import ROOT
@@ -304,15 +304,11 @@ def test_the_autoscaler_owns_the_number_of_pods(manifests: list[Manifest]) -> No
 
 
 def test_the_autoscaler_asks_for_a_gauge_that_the_supervisor_exports(manifests: list[Manifest]) -> None:
-    class Idle:
-        def health(self) -> Health:
-            return Health(alive=True, ready=True, reason="ready")
-
-    exported = {family.name: family.type for family in SupervisorMetrics(Idle()).collect()}
+    exported = {metric.value.name: metric.value.kind for metric in SupervisorMetric}
     metrics = only(manifests, "HorizontalPodAutoscaler")["spec"]["metrics"]
     names = [m["pods"]["metric"]["name"] for m in metrics if m["type"] == "Pods"]
     # A counter only ever grows, and the number of pods with it.
-    assert [exported[name] for name in names] == ["gauge"]
+    assert [exported[name] for name in names] == ["Gauge"]
 
 
 def test_the_disruption_budget_lets_a_drain_go_on(manifests: list[Manifest]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -93,6 +94,16 @@ class RunningServer:
     def output(self) -> str:
         """What it has printed."""
         return (self.state / "output.log").read_text()
+
+    @property
+    def errors(self) -> list[str]:
+        """The lines that the command itself has printed, which are not its log."""
+        return [line for line in self.output.splitlines() if not line.startswith("{")]
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """The lines of its log on this event."""
+        lines = [json.loads(line) for line in self.output.splitlines() if line.startswith("{") and line.endswith("}")]
+        return [line for line in lines if line["event"] == name]
 
     @property
     def record(self) -> Record:

@@ -55,7 +55,7 @@ def test_it_is_live_but_not_ready_until_the_workers_are_and_idle_it_ends_soon(st
 
 
 def test_a_server_is_found_after_the_clock_was_set(monkeypatch, tmp_path):
-    record = record_of(Settings(), tmp_path, None)
+    record = record_of(Settings(), ["1.0"], str(tmp_path / "server.log"), None)
     record.save(tmp_path)
     (tmp_path / "proc").mkdir()
     for entry in Path("/proc").iterdir():
@@ -107,12 +107,17 @@ def test_a_worker_killed_under_load_takes_its_batch_with_it_and_nothing_else(art
     with asking(ask, clients=12):
         while len(outcomes) < 100:
             time.sleep(0.02)
-        server.workers()[0].kill()
+        victim = server.workers()[0]
+        victim.kill()
         killed = time.monotonic()
-        while server.probe("readyz")[0] == 200:
+        while server.metric("unmask_workers_ready") == 2:
             time.sleep(0.02)
+        status, body = server.probe("readyz")
+        assert status == 200  # the other one answers
+        assert json.loads(body)["reason"] == "ready with 1 of 2 workers"
         answered = len(outcomes)
-        server.await_ready()
+        while server.metric("unmask_workers_ready") < 2:
+            time.sleep(0.02)
         # As long as a start, with the second that TorchServe waits before; under load, so twice that.
         assert time.monotonic() - killed < 2 * starting + 1
         assert len(outcomes) > answered  # by the one that was left
@@ -121,7 +126,9 @@ def test_a_worker_killed_under_load_takes_its_batch_with_it_and_nothing_else(art
     # TorchServe takes KILL for the work of the kernel when memory runs out, if the process has an exit code by then.
     assert {body["error"]["code"] for body in failed} <= {"out_of_memory", "server_error"}, failed
     assert {body["error"]["message"] for body in failed} <= {"Worker died."}
-    assert server.metric("unmask_worker_restarts_total") == 1
+    assert server.metric('unmask_worker_restarts_total{reason="killed"}') == 1
+    told = [(event["pid"], event["version"], event["reason"]) for event in server.events("worker_ended")]
+    assert told == [(victim.pid, "1.0", "killed")]
 
     family = server.family()
     server.jvm.kill()
@@ -230,7 +237,8 @@ def test_a_model_that_can_not_be_loaded_is_never_ready_and_the_reason_is_told(st
         time.sleep(0.05)
     assert server.process.returncode == 1
     assert 200 not in seen
-    lines = server.output.strip().splitlines()
+    lines = server.errors
+    assert [event["code"] for event in server.events("failed")] == ["startup_failed"]
     assert len(lines) == 1
     assert lines[0].startswith("error: the worker can't load the model: model.onnx: ONNX Runtime can't load it")
     assert "/" not in lines[0]

@@ -82,7 +82,7 @@ def test_the_log_configuration_is_xml_whatever_the_folder_is_called(tmp_path):
     rendered(layout, log_level="ERROR")
     root = ElementTree.parse(layout.config / "log4j2.xml").getroot()
     assert root.find("Loggers/Root").get("level") == "error"
-    assert root.find("Appenders/RollingFile").get("fileName") == str(layout.logs / "torchserve.log")
+    assert root.find("Appenders/Console").get("target") == "SYSTEM_OUT"
 
 
 def test_the_rendered_command_is_printed_with_its_environment(artifacts, tmp_path):

@@ -142,8 +142,8 @@ def test_the_probes_and_the_metrics_tell_what_is_going_on(server, photos):
     assert server.metric('unmask_stage_seconds_count{stage="read"}') == before + 1
     assert server.metric("unmask_ready") == 1
     assert server.metric("unmask_workers_ready") == 2
-    assert server.metric("unmask_queue_capacity") == 100
-    assert server.metric("unmask_worker_restarts_total") == 0
+    assert server.metric('unmask_queue_limit{version="1.0"}') == 100
+    assert server.metric('unmask_worker_restarts_total{reason="killed"}') == 0
 
 
 def test_no_model_can_be_registered_and_no_url_is_fetched(server):

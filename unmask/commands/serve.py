@@ -43,8 +43,9 @@ def start(*, settings: ServerSettings = None, free_ports: Switch = False, backgr
         print(output, file=sys.stderr if code else sys.stdout)
         return code
     from serve.supervisor import Supervisor
+    from unmask import __version__
 
-    return Supervisor(settings).run()
+    return Supervisor(settings, __version__).run()
 
 
 def stop(*, state: State = None) -> int:

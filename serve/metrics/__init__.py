@@ -1,0 +1,1 @@
+"""What `/metrics` shows besides the requests: workers, processes, GPUs, models and feedback."""

@@ -1,0 +1,58 @@
+"""What is served, as metrics: each version's archive, threshold and reference scores, and the libraries that run it."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+
+from prometheus_client.core import Metric
+from prometheus_client.utils import floatToGoString
+
+from detector.manifest import Manifest
+from serve.metrics.declared import SupervisorMetric, family
+from serve.settings import Settings
+
+RUNTIMES = ("onnxruntime-gpu", "onnxruntime")
+
+
+class ModelMetrics:
+    """Metrics that stay the same while a server runs. manifests: by version. release: of Unmask itself."""
+
+    def __init__(self, settings: Settings, manifests: Mapping[str, Manifest], release: str) -> None:
+        self._families = _families(settings, manifests, release)
+
+    def collect(self) -> Iterable[Metric]:
+        """`unmask_model_info`, `unmask_score_reference` where the manifest has one, and `unmask_build_info`."""
+        return self._families
+
+
+def _families(settings: Settings, manifests: Mapping[str, Manifest], release: str) -> list[Metric]:
+    info, reference, build = (
+        family(metric)
+        for metric in (SupervisorMetric.MODEL_INFO, SupervisorMetric.SCORE_REFERENCE, SupervisorMetric.BUILD_INFO)
+    )
+    for name, manifest in manifests.items():
+        sha256 = manifest.files[settings.archive_name]
+        info.add_metric([name, manifest.model.backbone, settings.archive, sha256, _bound(manifest.threshold)], 1)
+        edges = [_bound(edge) for edge in manifest.reference_scores.get("edges", [])]
+        counts = manifest.reference_scores.get("counts", [])
+        for previous, le, count in zip(edges, edges[1:], counts, strict=False):
+            reference.add_metric([name, le, previous], count / max(sum(counts), 1))
+    build.add_metric([release, platform.python_version(), _installed("torchserve"), _installed(*RUNTIMES)], 1)
+    return [each for each in (info, reference, build) if each.samples]
+
+
+def _bound(value: float) -> str:
+    """A number as the histograms' label `le` has it."""
+    return str(floatToGoString(value))  # type: ignore[no-untyped-call]
+
+
+def _installed(*packages: str) -> str:
+    """The version of the first of these packages that is installed; empty without."""
+    for package in packages:
+        try:
+            return version(package)
+        except PackageNotFoundError:
+            continue
+    return ""
