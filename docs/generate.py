@@ -84,8 +84,8 @@ def metrics_page() -> str:
         ("Of the workers", "Each worker counts these; the supervisor adds them up, dead workers' included.", Metric),
         (
             "Of the supervisor",
-            "What can't be had is absent: the JVM's numbers for a user without an entry in the password database, a GPU's where "
-            "there is none. The supervisor's own process has the usual `process_*`.",
+            "What can't be had is absent: the JVM's numbers for a user without an entry in the password database, a GPU's "
+            "where there is none. The supervisor's own process has the usual `process_*`.",
             SupervisorMetric,
         ),
     )
