@@ -23,7 +23,7 @@ from tests.conftest import ROOT
 SCRAPE_SECONDS = 0.25
 SHORTEST_WINDOW = 8 * SCRAPE_SECONDS  # `rate` needs two samples, and a busy machine skips some
 PATIENCE = 180.0  # seconds; only a hang is that slow
-RULES = ROOT / "k8s" / "monitoring"
+RULES = ROOT / "k8s" / "monitoring" / "rules.yaml"
 _DURATION = r"(?:\d+(?:ms|[smhdwy]))+"
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604_800, "y": 31_536_000}
 # The labels that a Prometheus beside the ServiceMonitor gives to each series of a pod.
@@ -61,13 +61,9 @@ class Alert:
     runbook_url: str
 
 
-def rule_groups(folder: Path = RULES) -> list[dict[str, Any]]:
-    """The groups of every rule file in the folder, in the form of Prometheus or of its operator."""
-    groups = []
-    for path in sorted(folder.rglob("*.yaml")):
-        for document in yaml.safe_load_all(path.read_text(encoding="utf-8")):
-            found = document.get("spec", document) if isinstance(document, dict) else {}
-            groups += [group for group in found.get("groups", []) if isinstance(found, dict) and "rules" in group]
+def rule_groups() -> list[dict[str, Any]]:
+    """The project's groups of rules."""
+    groups: list[dict[str, Any]] = yaml.safe_load(RULES.read_text(encoding="utf-8"))["groups"]
     return groups
 
 

@@ -1,21 +1,31 @@
-"""One cell of the fault matrix: a server under light traffic, the Prometheus that watches it, and the runbook at hand."""
+"""One cell of the fault matrix: a server, the Prometheus that watches it, and the runbook at hand."""
 
 from __future__ import annotations
 
 import contextlib
+import random
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 
 from serve import control
 from serve.record import find_record
+from serve.settings import PORTS
 from tests.faults.load import Clients
 from tests.faults.runbook import Desk, sections
 from tests.prometheus import Prometheus, await_
 from tests.serve.running import RunningServer
+
+# Below those that the kernel gives to outgoing connections: a server that a command starts again finds its own ones free.
+FIRST_PORT, LAST_PORT = 20_000, 32_000
+
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -27,38 +37,38 @@ class Row:
     moved: float | None = None
     alert: str = "-"
     fired: float | None = None
-    action: str = "-"
+    action: float | None = None
     ended: float | None = None
-    passed: bool = False
     notes: list[str] = field(default_factory=list)
 
 
 class Cell:
     """A server, a Prometheus that scrapes it, and the row of the matrix that they fill.
 
-    factor: how many times shorter the rules' windows are than in production.
+    artifacts: one folder for each version. flags: of the server, each with its value. factor: how many times shorter the
+    rules' windows are than in production.
     """
 
     def __init__(
         self, row: Row, folder: Path, artifacts: Sequence[Path], photos: Sequence[bytes], flags: Sequence[str], factor: float
     ) -> None:
-        self.row, self.photos, self._folder = row, photos, folder
-        settings = {"UNMASK_ARTIFACTS": ":".join(map(str, artifacts)), "UNMASK_WARM_UP_CONNECTIONS": "1"}
-        settings |= dict.fromkeys(
-            (f"UNMASK_{name}_PORT" for name in ("REST", "GRPC", "SUPERVISOR", "MANAGEMENT", "METRICS", "GRPC_MANAGEMENT")), "0"
-        )
-        settings |= {f"UNMASK_{k[2:].upper().replace('-', '_')}": v for k, v in zip(flags[::2], flags[1::2], strict=True)}
-        self.state = folder / "state"
-        self.desk = Desk(folder / "desk", self.state, settings)
+        self.row, self.photos, self.state = row, photos, folder / "state"
+        settings = {"warm-up-connections": "1"} | {name.replace("_", "-"): str(n) for name, n in free_ports(PORTS).items()}
+        settings |= {flag.removeprefix("--"): value for flag, value in zip(flags[::2], flags[1::2], strict=True)}
+        variables = {f"UNMASK_{name.upper().replace('-', '_')}": value for name, value in settings.items()}
+        self.desk = Desk(folder / "desk", self.state, variables)
         for i, artifact in enumerate(artifacts):
             (self.desk.folder / f"artifacts{i + 1 if i else ''}").symlink_to(artifact)
-        more = [word for artifact in artifacts[1:] for word in ("--artifacts", str(artifact))]
-        self.server = RunningServer(artifacts[0], self.state, *more, *flags)
-        self.prometheus: Prometheus | None = None
+        self.prometheus = Prometheus(folder / "prometheus", factor)
+        self._server: RunningServer | None = None
+        self._over = contextlib.ExitStack()
         try:
-            self.prometheus = Prometheus(folder / "prometheus", factor)
-            self.prometheus.watch(self.server.record.supervisor_url)
             self.desk.prometheus_url = self.prometheus.url
+            self.prometheus.watch(f"http://127.0.0.1:{settings['supervisor-port']}")
+            more = [word for artifact in artifacts[1:] for word in ("--artifacts", str(artifact))]
+            more += [word for name, value in settings.items() for word in (f"--{name}", value)]
+            self._server = RunningServer(artifacts[0], self.state, *more)
+            (self.desk.folder / "server.log").symlink_to(self.state / "output.log")
             self.server.await_ready()
             self.prometheus.awaited("unmask_ready == 1", "the first scrape of a ready server")
         except BaseException:
@@ -66,77 +76,100 @@ class Cell:
             raise
 
     @property
-    def watched(self) -> Prometheus:
-        """The Prometheus."""
-        assert self.prometheus is not None
-        return self.prometheus
+    def server(self) -> RunningServer:
+        """The server."""
+        assert self._server is not None
+        return self._server
 
-    def traffic(self, *, rest: int = 1, grpc: int = 1, pause: float = 0.05, **options: str) -> Clients:
-        """Clients of this server."""
+    def traffic(self, *, rest: int = 1, grpc: int = 1, pause: float = 0.05, version: str = "") -> Clients:
+        """Clients of this server, or of the one that takes its place."""
         record = self.server.record
-        return Clients(record.rest_url, record.grpc_target, self.photos, rest=rest, grpc=grpc, pause=pause, **options)
+        return Clients(record.rest_url, record.grpc_target, self.photos, rest=rest, grpc=grpc, pause=pause, version=version)
 
-    def quiet(self, alert: str) -> None:
-        """The alert does not fire before the fault."""
-        self.watched.scrapes()
-        assert alert not in self.watched.firing(), f"{alert} fires before anything has happened"
+    def begin(self, clients: contextlib.AbstractContextManager[T]) -> T:
+        """Have clients ask until the cell is over."""
+        return self._over.enter_context(clients)
+
+    def quiet(self, *alerts: str) -> None:
+        """None of the alerts fires before the fault."""
+        self.prometheus.scrapes(4)
+        assert not set(alerts) & self.prometheus.firing(), "it fires before anything has happened"
 
     def moves(self, query: str, provoke: Callable[[], object]) -> None:
         """Provoke the fault, and wait until the query's value is another than before."""
         self.row.metric = query
-        before = self.watched.query(query)
+        before = self.prometheus.query(query)
         provoke()
         self.row.moved = await_(
-            lambda: self.watched.query(query) != before, f"{query} moves from {before}", hint=lambda: self.watched.query(query)
+            lambda: self.prometheus.query(query) not in (before, None),
+            f"{query} moves from {before}",
+            hint=lambda: self.prometheus.query(query),
         )
 
-    def fires(self, alert: str, *, again: Callable[[], object] | None = None) -> None:
-        """Wait until the alert fires, and provoke the fault `again` while it does not."""
-        self.row.alert = alert
+    def fires(self, *alerts: str, again: Callable[[], object] | None = None) -> None:
+        """Wait until the alerts fire, and provoke the fault `again` while they do not."""
+        self.row.alert = ", ".join(alerts)
+        seen: set[str] = set()
 
         def fired() -> bool:
-            if alert in self.watched.firing():
-                return True
-            if again is not None:
+            seen.update(self.prometheus.firing())
+            if again is not None and not seen.issuperset(alerts):
                 again()
-            return False
+            return seen.issuperset(alerts)
 
-        self.row.fired = await_(fired, f"{alert} fires", hint=self.watched.firing)
+        self.row.fired = await_(fired, f"{' and '.join(alerts)} fire", hint=lambda: seen)
 
-    def acts(self, alert: str) -> str:
-        """Run what the runbook says to the alert, as printed; what it printed."""
+    def acts(self, *alerts: str) -> str:
+        """Run what the runbook says to the alerts, as printed; what it printed."""
         start = time.monotonic()
-        printed = self.desk.run(sections()[alert])
-        (self._folder / f"{alert}.txt").write_text(printed)
-        self.row.action = f"{time.monotonic() - start:.1f}"
+        printed = "\n".join(self.desk.run(sections()[alert]) for alert in alerts)
+        with (self.desk.folder / "printed").open("a") as file:
+            file.write(printed)
+        self.row.action = time.monotonic() - start
         return printed
 
-    def ends(self, alert: str) -> None:
-        """Follow a server that the action has started, and wait until the alert is over."""
-        if record := find_record(self.state):
-            self.watched.watch(record.supervisor_url)
-        self.row.ended = await_(lambda: alert not in self.watched.firing(), f"{alert} ends", hint=self.watched.firing)
+    def ends(self, *alerts: str) -> None:
+        """Wait until the alerts are over."""
+        self.row.ended = await_(
+            lambda: not set(alerts) & self.prometheus.firing(), f"{alerts} end", hint=self.prometheus.firing
+        )
 
     def close(self) -> None:
         """End the server, one that an action has started, and Prometheus."""
-        family: list[psutil.Process] = []
-        with contextlib.suppress(psutil.NoSuchProcess):
-            family = self.server.family()
-        for process in family:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.resume()
-        self.server.stop()
-        control.stop(self.state)
-        if self.prometheus is not None:
+        try:
+            self._over.close()
+            if self._server is not None:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    for process in self._server.family():
+                        process.resume()
+                self._server.stop()
+            if find_record(self.state):
+                control.stop(self.state)
+        finally:
             self.prometheus.close()
 
 
+def free_ports(names: Sequence[str]) -> dict[str, int]:
+    """A port for each name that nobody listens on now."""
+    found: dict[str, int] = {}
+    numbers = list(range(FIRST_PORT, LAST_PORT))
+    random.shuffle(numbers)
+    for number in numbers:
+        if len(found) == len(names):
+            break
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", number)):
+            found[names[len(found)]] = number
+    return found
+
+
 @contextlib.contextmanager
-def stopped(process: psutil.Process) -> Iterator[None]:
-    """A process that hangs while the block runs."""
-    process.suspend()
+def hanging(*processes: psutil.Process) -> Iterator[None]:
+    """Processes that do nothing while the block runs."""
+    for process in processes:
+        process.suspend()
     try:
         yield
     finally:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.resume()
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.resume()

@@ -40,8 +40,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         return
     lines = ["| fault | metric | moved, s | alert | fired, s | action, s | ended, s |", "|---|---|---|---|---|---|---|"]
     for row in _ROWS:
-        seconds = ["-" if s is None else f"{s:.1f}" for s in (row.moved, row.fired, row.ended)]
-        cells = [row.fault, f"`{row.metric}`", seconds[0], row.alert, seconds[1], row.action, seconds[2]]
+        seconds = ["-" if s is None else f"{s:.1f}" for s in (row.moved, row.fired, row.action, row.ended)]
+        cells = [row.fault, f"`{row.metric}`", seconds[0], row.alert, seconds[1], seconds[2], seconds[3]]
         lines.append("| " + " | ".join(each.replace("|", "\\|") for each in cells) + " |")
         lines += [f"\n{note}" for note in row.notes]
     terminalreporter.section("fault matrix")

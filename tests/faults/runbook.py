@@ -65,19 +65,23 @@ class Desk:
         """What the section's commands print, one block after another. A block that fails is an error."""
         printed = []
         for code in section.commands:
-            done = subprocess.run(
-                ["bash", "-euo", "pipefail", "-c", self._here(code)],
-                cwd=self.folder,
-                env=self._environment,
-                capture_output=True,
-                text=True,
-                timeout=300,  # a hang ends
-                check=False,
-            )
+            done = self.shell(code)
             said = f"{section.name}\n$ {code}{done.stdout[-4000:]}{done.stderr[-4000:]}"
             assert done.returncode == 0, said
             printed.append(said)
         return "\n".join(printed)
+
+    def shell(self, code: str) -> subprocess.CompletedProcess[str]:
+        """Run a command."""
+        return subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", self._here(code)],
+            cwd=self.folder,
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            timeout=300,  # a hang ends
+            check=False,
+        )
 
     def _here(self, code: str) -> str:
         record = find_record(self._state)

@@ -1,0 +1,240 @@
+"""The fault matrix: a fault is provoked, a metric moves, an alert fires, what the runbook says is done, and the alert ends."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import time
+from contextlib import closing, suppress
+
+import psutil
+import pytest
+
+from serve.client.client import RestClient
+from tests.faults.cell import Cell
+from tests.faults.load import WRK, Wrk
+from tests.prometheus import await_
+from tests.serve.running import PATIENCE, survivors
+
+pytestmark = pytest.mark.faults
+
+RESTARTS = 'unmask_worker_restarts_total{{reason="{}"}}'
+SMALL = ("--workers", "1", "--threads", "1", "--batch-size", "2", "--queue-size", "10")
+MANY = 40  # clients: more than the queue and the worker of a small server hold
+BURN = 600.0  # how many times shorter the windows are where a burn rate's longest short one, six hours, has to pass
+
+
+def kill(it: Cell) -> None:
+    """Kill a worker, once there is one."""
+    with suppress(psutil.NoSuchProcess):
+        for worker in it.server.workers()[:1]:
+            worker.kill()
+
+
+def test_an_idle_worker_is_killed(cell):
+    it = cell("worker killed, idle")
+    it.quiet("UnmaskWorkerRestarted")
+    it.moves(RESTARTS.format("killed"), lambda: kill(it))
+    it.fires("UnmaskWorkerRestarted")
+    it.acts("UnmaskWorkerRestarted")
+    it.ends("UnmaskWorkerRestarted")
+    assert it.server.predict(it.photos[0])["ok"]
+
+
+def test_busy_workers_are_killed_again_and_again(cell):
+    it = cell("worker killed, busy, again and again", factor=15)
+    clients = it.begin(it.traffic(rest=4, grpc=4, pause=0))
+    it.quiet("UnmaskWorkersRestartLoop")
+    it.moves(RESTARTS.format("killed"), lambda: kill(it))
+    it.fires("UnmaskWorkersRestartLoop", again=lambda: kill(it))
+    it.acts("UnmaskWorkersRestartLoop")
+    it.ends("UnmaskWorkersRestartLoop")
+    assert clients.counted("rest")["200"]
+    assert clients.counted("grpc")["OK"]
+
+
+def test_a_worker_is_missing(cell):
+    it = cell("one of two workers killed", "--workers", "2", "--threads", "1", factor=1200)
+    it.quiet("UnmaskWorkersMissing")
+    it.moves("sum(unmask_workers_wanted) - sum(unmask_workers_ready)", lambda: kill(it))
+    it.fires("UnmaskWorkersMissing", again=lambda: kill(it))
+    it.acts("UnmaskWorkersMissing")
+    it.ends("UnmaskWorkersMissing")
+
+
+def test_a_worker_hangs(cell):
+    it = cell("worker hung (SIGSTOP)", "--response-timeout", "3")
+    it.quiet("UnmaskWorkerRestarted")
+    (worker,) = it.server.workers()
+    it.begin(it.traffic())
+    it.moves(RESTARTS.format("hung"), worker.suspend)
+    it.fires("UnmaskWorkerRestarted")
+    it.acts("UnmaskWorkerRestarted")
+    it.ends("UnmaskWorkerRestarted")
+
+
+def test_the_jvm_hangs(cell):
+    it = cell("JVM hung (SIGSTOP)", "--drain-limit", "2")
+    it.quiet("UnmaskNotReady")
+    family = it.server.family()
+    it.moves("unmask_ready", it.server.jvm.suspend)
+    it.fires("UnmaskNotReady")
+    await_(lambda: it.server.probe("livez")[0] == 503, "/livez is false")
+    it.acts("UnmaskNotReady")
+    it.ends("UnmaskNotReady")
+    assert survivors(family) == []
+
+
+def test_the_jvm_is_killed(cell):
+    it = cell("JVM killed")
+    it.quiet("UnmaskMetricsAbsent", "UnmaskScrapeFails")
+    it.moves("up", it.server.jvm.kill)
+    it.fires("UnmaskMetricsAbsent", "UnmaskScrapeFails")
+    assert it.server.process.wait(PATIENCE) == 1
+    it.acts("UnmaskMetricsAbsent")
+    it.ends("UnmaskMetricsAbsent", "UnmaskScrapeFails")
+
+
+def test_the_supervisor_hangs(cell):
+    it = cell("supervisor hung (SIGSTOP), busy", *SMALL)
+    alerts = ("UnmaskScrapeFails", "UnmaskRecordsLost")
+    it.quiet(*alerts)
+    it.begin(it.traffic(rest=0, grpc=MANY, pause=0))
+    supervisor = psutil.Process(it.server.process.pid)
+    it.moves("up", supervisor.suspend)
+    it.fires("UnmaskScrapeFails")
+    # ~1 MiB of lines fits into the pipe.
+    time.sleep(10)
+    supervisor.resume()
+    it.fires(*alerts)
+    it.acts(*alerts)
+    it.ends(*alerts)
+
+
+@pytest.mark.skipif(WRK is None, reason="wrk is not installed")
+def test_too_much_comes_over_rest(cell, tmp_path):
+    it = cell("overload, REST", *SMALL, factor=BURN)
+    alerts = ("UnmaskRefusing", "UnmaskAvailabilityBurn")
+    it.quiet(*alerts)
+    url = it.server.record.rest_url
+    it.moves(
+        'sum(unmask_requests_total{protocol="rest", code="503"})',
+        lambda: it.begin(closing(Wrk(tmp_path / "wrk", url, it.photos[0], connections=MANY, seconds=600))),
+    )
+    it.fires(*alerts)
+    it.acts("UnmaskRefusing")
+    it.ends(*alerts)
+
+
+def test_too_much_comes_over_grpc(cell):
+    it = cell("overload, gRPC", *SMALL)
+    alerts = ("UnmaskRefusing", "UnmaskSaturated")
+    it.quiet(*alerts)
+    it.moves(
+        'sum(unmask_requests_total{protocol="grpc", code="RESOURCE_EXHAUSTED"})',
+        lambda: it.begin(it.traffic(rest=0, grpc=MANY, pause=0)),
+    )
+    it.fires(*alerts)
+    it.acts("UnmaskSaturated")
+    it.ends(*alerts)
+
+
+def test_large_photos_make_answers_slow(cell, slow_photo):
+    it = cell("large photos", *SMALL, factor=BURN)
+    it.quiet("UnmaskLatencyBurn")
+    few, it.photos = it.photos, [slow_photo]
+    with it.traffic(rest=4, grpc=4, pause=0):
+        it.moves('sum(unmask_request_duration_seconds_count) - sum(unmask_request_duration_seconds_bucket{le="0.25"})', int)
+        it.fires("UnmaskLatencyBurn")
+        it.acts("UnmaskLatencyBurn")
+    it.photos = few
+    it.begin(it.traffic())
+    it.ends("UnmaskLatencyBurn")
+
+
+def test_a_drain_is_no_fault(cell, slow_photo):
+    it = cell("drain", "--drain-grace", "5")
+    it.photos = [slow_photo]
+    it.begin(it.traffic(rest=2, grpc=2))
+    it.moves("unmask_draining", lambda: it.server.signal(signal.SIGTERM))
+    during = set()
+    while it.server.process.poll() is None and it.prometheus.query("up") == 1:
+        during |= it.prometheus.firing()
+        time.sleep(0.1)
+    it.row.alert = "none"
+    assert not during & {"UnmaskNotReady", "UnmaskMetricsAbsent", "UnmaskScrapeFails", "UnmaskWorkersMissing"}
+    assert it.server.process.wait(PATIENCE) == 0
+
+
+def test_bad_photos_come(cell):
+    it = cell("bad photos")
+    it.quiet("UnmaskBadPhotos")
+    good, it.photos = it.photos, [it.photos[0], it.photos[1][: len(it.photos[1]) // 2], b"no photo"]
+    with it.traffic(rest=2, grpc=2):
+        it.moves('sum(unmask_photo_errors_total{code="truncated_image"})', int)
+        it.fires("UnmaskBadPhotos")
+        assert not it.prometheus.firing() & {"UnmaskAvailabilityBurn", "UnmaskVersionFails"}  # theirs, not ours
+        it.acts("UnmaskBadPhotos")
+    it.photos = good
+    it.begin(it.traffic(rest=2, grpc=2))
+    it.ends("UnmaskBadPhotos")
+
+
+def test_requests_stop_coming(cell):
+    it = cell("no traffic")
+    with it.traffic():
+        it.prometheus.awaited("unmask:requests:rate5m > 1", "requests are counted")
+        it.prometheus.scrapes(60)
+        it.quiet("UnmaskNoTraffic")
+    it.moves("unmask:requests:rate5m", int)
+    it.fires("UnmaskNoTraffic")
+    it.acts("UnmaskNoTraffic")
+    it.begin(it.traffic())
+    it.ends("UnmaskNoTraffic")
+
+
+def test_a_changed_file_keeps_a_server_from_coming_back(cell, artifacts, tmp_path):
+    copy = tmp_path / "changed"
+    shutil.copytree(artifacts, copy)
+    it = cell("wrong artifact", folders=[copy])
+    it.quiet("UnmaskMetricsAbsent")
+    archive = copy / "detector-onnx.mar"
+    right = archive.read_bytes()
+    archive.write_bytes(right[:-2])
+    it.moves("up", it.server.stop)
+    refused = it.desk.shell("unmask serve start --background --artifacts artifacts")
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("error: ")
+    assert archive.name in refused.stderr
+    it.row.notes.append(f"Wrong artifact: exit code 1, `{refused.stderr.strip()}`")
+    it.fires("UnmaskMetricsAbsent")
+    archive.write_bytes(right)  # the half of the action that no command has: the archive as it was exported
+    it.acts("UnmaskMetricsAbsent")
+    it.ends("UnmaskMetricsAbsent")
+
+
+def test_the_metrics_folder_is_wiped(cell):
+    it = cell("metrics folder wiped")
+    it.begin(it.traffic())
+    it.quiet("UnmaskWorkerMetricsAbsent")
+    files = list(it.state.rglob("*.db"))
+    assert files
+    it.moves("absent(unmask_inferences_total)", lambda: [file.unlink() for file in files])
+    it.fires("UnmaskWorkerMetricsAbsent")
+    it.acts("UnmaskWorkerMetricsAbsent")
+    it.ends("UnmaskWorkerMetricsAbsent")
+
+
+def test_scores_drift(cell):
+    it = cell("drift", factor=BURN)
+    with closing(RestClient(it.server.record.rest_url)) as client:
+        fake = [photo for photo in it.photos if client.predict(photo)["prediction"] == "Fake"]
+    it.quiet("UnmaskScoreDrift")
+    usual, it.photos = it.photos, fake
+    with it.traffic(rest=2, grpc=2, pause=0):
+        it.moves("unmask:score:psi", int)
+        it.fires("UnmaskScoreDrift")
+        it.acts("UnmaskScoreDrift")
+    it.photos = usual
+    it.begin(it.traffic(rest=2, grpc=2, pause=0))
+    it.ends("UnmaskScoreDrift")
