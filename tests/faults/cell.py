@@ -6,7 +6,7 @@ import contextlib
 import random
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -160,16 +160,3 @@ def free_ports(names: Sequence[str]) -> dict[str, int]:
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", number)):
             found[names[len(found)]] = number
     return found
-
-
-@contextlib.contextmanager
-def hanging(*processes: psutil.Process) -> Iterator[None]:
-    """Processes that do nothing while the block runs."""
-    for process in processes:
-        process.suspend()
-    try:
-        yield
-    finally:
-        for process in processes:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.resume()

@@ -6,13 +6,16 @@ import shutil
 import signal
 import time
 from contextlib import closing, suppress
+from typing import Any
 
+import httpx
 import psutil
 import pytest
 
 from serve.client.client import RestClient
 from tests.faults.cell import Cell
 from tests.faults.load import WRK, Wrk
+from tests.faults.versions import broken, heavy, swapped
 from tests.prometheus import await_
 from tests.serve.running import PATIENCE, survivors
 
@@ -21,6 +24,7 @@ pytestmark = pytest.mark.faults
 RESTARTS = 'unmask_worker_restarts_total{{reason="{}"}}'
 SMALL = ("--workers", "1", "--threads", "1", "--batch-size", "2", "--queue-size", "10")
 MANY = 40  # clients: more than the queue and the worker of a small server hold
+OLD, NEW = "1.0", "2.0"
 BURN = 600.0  # how many times shorter the windows are where a burn rate's longest short one, six hours, has to pass
 
 
@@ -238,3 +242,64 @@ def test_scores_drift(cell):
     it.photos = usual
     it.begin(it.traffic(rest=2, grpc=2, pause=0))
     it.ends("UnmaskScoreDrift")
+
+
+def both(it: Cell, rest: int = 1) -> None:
+    """Have clients ask the default version, and others the first one."""
+    it.begin(it.traffic(rest=rest, grpc=1))
+    it.begin(it.traffic(rest=rest, grpc=1, version=OLD))
+
+
+def promoted(it: Cell) -> None:
+    """Make the new version the default one, as somebody did too early."""
+    assert it.desk.shell(f"unmask serve promote {NEW}").returncode == 0
+
+
+def test_a_version_gives_no_numbers(cell, artifacts, tmp_path):
+    it = cell("version whose model diverged", folders=[artifacts, broken(artifacts, tmp_path / "new", NEW)])
+    alerts = ("UnmaskModelFails", "UnmaskVersionFails")
+    both(it)
+    it.quiet(*alerts)
+    it.moves('sum(unmask_photo_errors_total{code="model_output_error"})', lambda: promoted(it))
+    it.fires(*alerts)
+    it.acts(*alerts)
+    it.ends(*alerts)
+
+
+def test_a_version_is_slow(cell, artifacts, tmp_path):
+    it = cell("version with a larger model", folders=[artifacts, heavy(artifacts, tmp_path / "new", NEW)])
+    both(it)
+    it.quiet("UnmaskVersionSlow")
+    it.moves('sum(unmask_request_duration_seconds_count{version="2.0"})', lambda: promoted(it))
+    it.fires("UnmaskVersionSlow")
+    it.acts("UnmaskVersionSlow")
+    it.ends("UnmaskVersionSlow")
+
+
+def test_a_version_answers_worse(cell, artifacts, tmp_path):
+    # Seven days become half a minute.
+    it = cell("version that answers worse", folders=[artifacts, swapped(artifacts, tmp_path / "new", NEW)], factor=20_000)
+    alerts = ("UnmaskVersionWorse", "UnmaskCalibrationOff")
+    both(it)
+    old = [it.server.predict(photo) for photo in it.photos]
+    truth = ["fake" if verdict["prediction"] == "Fake" else "real" for verdict in old]
+    # The old version's scores are right by and large: of ten photos, the label of one is the other one.
+    labels = [("real" if label == "fake" else "fake") if i % 10 == 0 else label for i, label in enumerate(truth)]
+
+    def label(verdicts: list[dict[str, Any]], version: str) -> None:
+        """Send the labels of some photos back, with the scores that a version gave them."""
+        body = [
+            {"version": version, "score": verdict["calibrated"], "label": right}
+            for verdict, right in zip(verdicts, labels, strict=True)
+        ]
+        httpx.post(f"{it.server.record.supervisor_url}/feedback", json=body * 5, timeout=30).raise_for_status()
+
+    label(old, OLD)
+    it.quiet(*alerts)
+    promoted(it)
+    new = [it.server.predict(photo) for photo in it.photos]
+    assert {verdict["model"]["version"] for verdict in new} == {NEW}
+    it.moves('sum(unmask_feedback_total{version="2.0"})', lambda: label(new, NEW))
+    it.fires(*alerts)
+    it.acts(*alerts)
+    it.ends(*alerts)

@@ -1,0 +1,40 @@
+"""The runbook has a section for each alert, and its commands are those that the fault matrix runs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.faults.runbook import RUNBOOK, sections
+from tests.prometheus import alerts
+
+MATRIX = Path(__file__).parent / "test_matrix.py"
+NOT_PROVOKED = {"UnmaskGpuLost"}  # needs a GPU, and one that goes
+
+
+def test_each_alert_has_its_section_and_each_section_its_alert():
+    assert set(sections()) == {alert.name for alert in alerts()}
+    headings = re.findall(r"^## (.+)$", RUNBOOK.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(headings) == len(sections())
+
+
+@pytest.mark.parametrize("alert", alerts(), ids=lambda alert: alert.name)
+def test_an_alert_leads_to_its_section(alert):
+    page, _, anchor = alert.runbook_url.partition("#")
+    assert page.rpartition("/")[2].partition(".")[0] == RUNBOOK.stem
+    assert anchor == alert.name.lower()
+
+
+def test_a_section_says_what_it_means_what_to_look_at_and_what_to_do():
+    for section in sections().values():
+        said = re.findall(r"^\*\*(\w+)", section.text, re.MULTILINE)
+        assert said == ["It", "Look", "Do"], section.name
+
+
+def test_the_matrix_provokes_each_alert_and_runs_the_commands_of_its_section():
+    code = MATRIX.read_text(encoding="utf-8")
+    run = {name for call in re.findall(r"\.acts\((.*?)\)", code) for name in re.findall(r"Unmask\w+", call)}
+    assert run == {name for name, section in sections().items() if section.commands}
+    assert set(re.findall(r"Unmask\w+", code)) == set(sections()) - NOT_PROVOKED
