@@ -53,7 +53,7 @@ class Cell:
         self, row: Row, folder: Path, artifacts: Sequence[Path], photos: Sequence[bytes], flags: Sequence[str], factor: float
     ) -> None:
         self.row, self.photos, self.state = row, photos, folder / "state"
-        settings = {"warm-up-connections": "1"} | {name.replace("_", "-"): str(n) for name, n in free_ports(PORTS).items()}
+        settings = {"warm-up-connections": "1"} | {name.replace("_", "-"): str(n) for name, n in free_ports(tuple(PORTS)).items()}
         settings |= {flag.removeprefix("--"): value for flag, value in zip(flags[::2], flags[1::2], strict=True)}
         variables = {f"UNMASK_{name.upper().replace('-', '_')}": value for name, value in settings.items()}
         self.desk = Desk(folder / "desk", self.state, variables)
@@ -91,9 +91,9 @@ class Cell:
         return self._over.enter_context(clients)
 
     def quiet(self, *alerts: str) -> None:
-        """None of the alerts fires before the fault."""
+        """Wait until none of the alerts fires: before the fault, that is as soon as Prometheus has seen the server."""
         self.prometheus.scrapes(4)
-        assert not set(alerts) & self.prometheus.firing(), "it fires before anything has happened"
+        await_(lambda: not set(alerts) & self.prometheus.firing(), f"{alerts} do not fire", hint=self.prometheus.firing)
 
     def moves(self, query: str, provoke: Callable[[], object]) -> None:
         """Provoke the fault, and wait until the query's value is another than before."""
