@@ -53,7 +53,9 @@ class Cell:
         self, row: Row, folder: Path, artifacts: Sequence[Path], photos: Sequence[bytes], flags: Sequence[str], factor: float
     ) -> None:
         self.row, self.photos, self.state = row, photos, folder / "state"
-        settings = {"warm-up-connections": "1"} | {name.replace("_", "-"): str(n) for name, n in free_ports(tuple(PORTS)).items()}
+        settings = {"warm-up-connections": "1"} | {
+            name.replace("_", "-"): str(n) for name, n in free_ports(tuple(PORTS)).items()
+        }
         settings |= {flag.removeprefix("--"): value for flag, value in zip(flags[::2], flags[1::2], strict=True)}
         variables = {f"UNMASK_{name.upper().replace('-', '_')}": value for name, value in settings.items()}
         self.desk = Desk(folder / "desk", self.state, variables)

@@ -19,7 +19,8 @@ import httpx
 from serve.client.grpc_stubs import load
 from serve.settings import MODEL
 
-NO_ANSWER = "no answer"  # the connection was refused or reset
+NO_ANSWER = "no answer"  # nobody listens
+CUT = "cut"  # the connection ended before the answer
 
 
 class Clients:
@@ -72,7 +73,7 @@ class Clients:
                 self.codes[protocol, code] += 1
                 self.latencies.append((protocol, taken))
             turn += 1
-            self._over.wait(max(self._pause, 0.05 if code == NO_ANSWER else 0.0))
+            self._over.wait(max(self._pause, 0.05 if code in (NO_ANSWER, CUT) else 0.0))
 
     def _rest(self, number: int) -> None:
         with httpx.Client(timeout=60, trust_env=False) as http:
@@ -81,8 +82,10 @@ class Clients:
                 try:
                     sent = {"Content-Type": "application/octet-stream"}
                     return str(http.post(self._rest_url, content=photo, headers=sent).status_code)
-                except httpx.TransportError:
+                except httpx.ConnectError:
                     return NO_ANSWER
+                except httpx.TransportError:
+                    return CUT
 
             self._loop("rest", ask, number)
 
@@ -96,8 +99,9 @@ class Clients:
                 request = messages.PredictionsRequest(model_name=MODEL, model_version=self._version, input={"data": photo})
                 call: Any = stub.Predictions.future(request, timeout=60)
                 code: grpc.StatusCode = call.code()
-                sent_by_server = code != grpc.StatusCode.UNAVAILABLE
-                return code.name if sent_by_server else NO_ANSWER
+                if code != grpc.StatusCode.UNAVAILABLE:
+                    return code.name
+                return NO_ANSWER if "failed to connect" in (call.details() or "") else CUT
 
             self._loop("grpc", ask, number)
 

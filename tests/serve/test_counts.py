@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.faults.load import NO_ANSWER, WRK, Clients, Wrk
+from tests.faults.load import CUT, NO_ANSWER, WRK, Clients, Wrk
 from tests.prometheus import await_
 from tests.serve.running import PATIENCE, RunningServer
 
@@ -70,9 +70,10 @@ def difference(ours: Counts, theirs: Counts, protocol: str) -> int:
 
 
 def assert_equal(ours: Counts, theirs: Counts) -> None:
-    """No difference over REST, and one in a thousand over gRPC, where a client may give up while its answer is on its way."""
+    """No difference over REST, and one in a thousand over gRPC, besides calls that were cut: they may have been answered."""
+    cut = theirs["grpc"].pop(CUT, 0)
     assert ours["rest"] == theirs["rest"]
-    assert difference(ours, theirs, "grpc") <= sum(theirs["grpc"].values()) / 1000, (ours["grpc"], theirs["grpc"])
+    assert difference(ours, theirs, "grpc") <= cut + sum(theirs["grpc"].values()) / 1000, (ours["grpc"], theirs["grpc"], cut)
 
 
 def plus(a: Counts, b: Counts) -> Counts:
@@ -88,14 +89,14 @@ def test_what_is_counted_is_what_the_clients_were_answered(start, artifacts, pho
 
     def settled(answered: Counts) -> Counts:
         """What the server counts once it has counted as many as there were."""
-        total = sum(sum(each.values()) for each in answered.values())
+        total = sum(n for each in answered.values() for code, n in each.items() if code != CUT)
         seen = [counted(server.probe("metrics")[1])]
 
         def same() -> bool:
             seen.append(counted(server.probe("metrics")[1]))
             return sum(sum(each.values()) for each in seen[-1].values()) >= total
 
-        await_(same, f"{total} requests are counted", 10, hint=lambda: (seen[-1], answered))
+        await_(same, f"{total} requests are counted", 30, hint=lambda: (seen[-1], answered))
         return seen[-1]
 
     answered = Load(server, photos[0], tmp_path / "overload", rest=40, grpc=20, seconds=seconds).result()
