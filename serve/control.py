@@ -1,4 +1,4 @@
-"""Control of servers in the background: start, status, stop, promote, token."""
+"""Control of servers in the background: start, status, stop, promote, token, feedback."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 import httpx
 
 from detector.errors import UsageError
+from serve.client.feedback import send_labels
 from serve.errors import NotRunning, ServerUnreachable, StillRunning
 from serve.record import Record, announcement, find_record
 from serve.settings import Settings
@@ -81,6 +83,14 @@ def promote(state: Path, version: str) -> Versions:
     record = _running(state)
     with closing(Management(record.management_url, record.keys)) as management:
         return management.set_default(version)
+
+
+def feedback(state: Path, labels: Sequence[dict[str, Any]]) -> int:
+    """Give labels of scored photos to the server of `state`, and return how many it took.
+
+    Raises `NotRunning`, and what `send_labels` raises.
+    """
+    return send_labels(_running(state).supervisor_url, labels)
 
 
 def token(state: Path, *, renew: bool = False) -> str:

@@ -21,3 +21,6 @@ Seed = Annotated[int, Parameter(help="Seed of the bootstrap.", validator=Number(
 LabelledPhotos = Annotated[Path, Parameter(help="Folder of labelled photos, laid out as for `unmask train`.")]
 Config = Annotated[Path | None, Parameter(name="--config", help="Read options from this YAML file, such as a run's run.yaml.")]
 AsJson = Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON.")]
+State = Annotated[
+    Path | None, Parameter(name="--state", help="State folder of the server (default: UNMASK_STATE, or one in your home).")
+]

@@ -58,6 +58,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
         Command("serve token", "serve:token"),
         Command("serve render", "serve:render"),
         Command("serve setup", "serve:setup"),
+        Command("feedback", "feedback:feedback"),
     ),
     "Score": (
         Command("predict", "serve:predict"),

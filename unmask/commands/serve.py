@@ -15,12 +15,9 @@ from cyclopts import Parameter
 
 from detector.errors import UsageError
 from serve.settings import PORTS, Settings, load_settings
-from unmask.parameters import Count, Switch
+from unmask.parameters import Count, State, Switch
 
 ServerSettings = Annotated[Settings | None, Parameter(name="*")]
-State = Annotated[
-    Path | None, Parameter(name="--state", help="State folder of the server (default: UNMASK_STATE, or one in your home).")
-]
 
 
 def start(*, settings: ServerSettings = None, free_ports: Switch = False, background: Switch = False) -> int:
