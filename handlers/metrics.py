@@ -72,7 +72,7 @@ class Metrics:
     def __init__(self, folder: Path | None = None, *, version: str = "", bins: Sequence[float] = BINS) -> None:
         self._folder, self._version, self._bins = folder, version, tuple(bins)
         self._instruments: dict[Metric, Any] = {}
-        self._broken = self._opened = False
+        self._broken = False
         self._in_progress = 0
         self._ready()
 
@@ -147,9 +147,8 @@ class Metrics:
         from prometheus_client import values
 
         folder.mkdir(exist_ok=True)
-        if self._opened:  # also by a try that failed: prometheus_client would go on with the files it has
+        if self._instruments:
             values.ValueClass.close_all_files()
-        self._opened = True
         for path in self._files():
             with path.open("ab") as file:  # a worker before this one may have had the same process id
                 file.write(bytes(max(0, _FILE_BYTES - file.tell())))

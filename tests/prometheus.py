@@ -129,6 +129,7 @@ class Prometheus:
             stderr=subprocess.STDOUT,
         )
         self.url = ""
+        self._http = httpx.Client(timeout=30, trust_env=False)  # one for all: making one takes longer than most queries
         try:
             self._await_ready()
         except BaseException:
@@ -150,9 +151,10 @@ class Prometheus:
                         return
             time.sleep(0.05)
 
-    def watch(self, supervisor_url: str) -> None:
-        """Scrape the supervisor at this address, and no other."""
-        self._aim([{"targets": [urlsplit(supervisor_url).netloc], "labels": LABELS}])
+    def watch(self, supervisor_url: str, **others: str) -> None:
+        """Scrape the supervisor at this address, other jobs at theirs, and nothing else."""
+        jobs = [{"targets": [urlsplit(url).netloc], "labels": {"job": job}} for job, url in others.items()]
+        self._aim([{"targets": [urlsplit(supervisor_url).netloc], "labels": LABELS}, *jobs])
 
     def _aim(self, targets: list[dict[str, Any]]) -> None:
         partial = self._targets.with_suffix(".partial")
@@ -160,15 +162,20 @@ class Prometheus:
         partial.replace(self._targets)
 
     def _get(self, path: str, **parameters: str) -> Any:
-        response = httpx.get(f"{self.url}/api/v1/{path}", params=parameters, timeout=30, trust_env=False)
-        answer = response.json()
+        answer = self._http.get(f"{self.url}/api/v1/{path}", params=parameters).json()
         assert answer["status"] == "success", answer
         return answer["data"]
 
     def query(self, expression: str) -> float | None:
         """The sum of what a query answers now, None where it answers nothing."""
-        values = [float(sample["value"][1]) for sample in self._get("query", query=expression)["result"]]
+        values = self.values(expression)
         return sum(values) if values else None
+
+    def values(self, expression: str) -> list[float]:
+        """What a query answers now, the value of each series."""
+        data = self._get("query", query=expression)
+        samples = [data["result"]] if data["resultType"] == "scalar" else [each["value"] for each in data["result"]]
+        return [float(value) for _, value in samples]
 
     def firing(self) -> set[str]:
         """The names of the alerts that fire."""
@@ -186,6 +193,7 @@ class Prometheus:
 
     def close(self) -> None:
         """End it."""
+        self._http.close()
         self.process.terminate()
         try:
             self.process.wait(30)

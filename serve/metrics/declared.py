@@ -38,6 +38,11 @@ class SupervisorMetric(Enum):
         "Share of the manifest's reference photos whose score lies above `previous` and up to `le`.",
         *("version", "le", "previous"),
     )
+    SCORE_UNCERTAIN = _gauge(
+        "score_uncertain",
+        "1 for each bin of the reference that has scores within 0.1 of the threshold, 0 for the others.",
+        *("version", "le", "previous"),
+    )
     BUILD_INFO = _gauge("build_info", "1, with what runs here.", "version", "python", "torchserve", "onnxruntime")
     WORKER_MEMORY = _gauge("worker_resident_memory_bytes", "Memory of a worker that is in RAM.", "pid")
     WORKER_CPU = _counter("worker_cpu_seconds", "CPU time that a worker has used.", "pid")

@@ -14,6 +14,7 @@ from serve.metrics.declared import SupervisorMetric, family
 from serve.settings import Settings
 
 RUNTIMES = ("onnxruntime-gpu", "onnxruntime")
+UNCERTAIN = 0.1  # a score this near to the threshold may as well be on its other side
 
 
 class ModelMetrics:
@@ -23,24 +24,25 @@ class ModelMetrics:
         self._families = _families(settings, manifests, release)
 
     def collect(self) -> Iterable[Metric]:
-        """`unmask_model_info`, `unmask_score_reference` where the manifest has one, and `unmask_build_info`."""
+        """`unmask_model_info`, `unmask_build_info`, and of the scores' reference, where the manifest has one, its bins."""
         return self._families
 
 
 def _families(settings: Settings, manifests: Mapping[str, Manifest], release: str) -> list[Metric]:
-    info, reference, build = (
-        family(metric)
-        for metric in (SupervisorMetric.MODEL_INFO, SupervisorMetric.SCORE_REFERENCE, SupervisorMetric.BUILD_INFO)
-    )
+    info, build = family(SupervisorMetric.MODEL_INFO), family(SupervisorMetric.BUILD_INFO)
+    reference, uncertain = family(SupervisorMetric.SCORE_REFERENCE), family(SupervisorMetric.SCORE_UNCERTAIN)
     for name, manifest in manifests.items():
         sha256 = manifest.files[settings.archive_name]
         info.add_metric([name, manifest.model.backbone, settings.archive, sha256, _bound(manifest.threshold)], 1)
-        edges = [_bound(edge) for edge in manifest.reference_scores.get("edges", [])]
-        counts = manifest.reference_scores.get("counts", [])
+        edges, counts = manifest.reference_scores.get("edges", []), manifest.reference_scores.get("counts", [])
         for previous, le, count in zip(edges, edges[1:], counts, strict=False):
-            reference.add_metric([name, le, previous], count / max(sum(counts), 1))
+            labels = [name, _bound(le), _bound(previous)]
+            reference.add_metric(labels, count / max(sum(counts), 1))
+            # Known from outside by labels alone, of which PromQL makes no numbers.
+            near = previous < manifest.threshold + UNCERTAIN and le > manifest.threshold - UNCERTAIN
+            uncertain.add_metric(labels, near)
     build.add_metric([release, platform.python_version(), _installed("torchserve"), _installed(*RUNTIMES)], 1)
-    return [each for each in (info, reference, build) if each.samples]
+    return [each for each in (info, reference, uncertain, build) if each.samples]
 
 
 def _bound(value: float) -> str:

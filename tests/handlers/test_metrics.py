@@ -113,17 +113,16 @@ def test_requests_are_answered_and_counted_again_when_the_folder_is_wiped(worked
     samples = worked(
         """
 core.answer([Item({"data": photo})])
-for path in folder.iterdir():
-    path.unlink()
-assert core.answer([Item({"data": photo})])[0].status == 200
-assert len(list(folder.iterdir())) == 3
 shutil.rmtree(folder)
 folder.write_text("in the way")
 assert [core.answer([Item({"data": photo})])[0].status for _ in range(2)] == [200, 200]
 folder.unlink()
-assert [core.answer([Item({"data": photo})])[0].status for _ in range(2)] == [200, 200]
+assert core.answer([Item({"data": photo})] * 3)[0].status == 200
+for path in folder.iterdir():
+    path.unlink()
+assert core.answer([Item({"data": photo})])[0].status == 200
 """
     )
-    assert samples("unmask_stage_seconds_count", {"stage": "decode"}) == 2
+    assert samples("unmask_stage_seconds_count", {"stage": "decode"}) == 1
     assert samples("unmask_photos_total", {"outcome": "error"}) == 0
     assert {path.stat().st_size for path in (tmp_path / "metrics").iterdir()} == {1 << 17}

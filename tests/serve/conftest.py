@@ -3,13 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.conftest import encode
+from detector import Manifest, sha256
+from tests.conftest import encode, made_once
 from tests.serve.running import RunningServer
+
+OLD, NEW = "1.0", "2.0-candidate"
+
+
+@pytest.fixture(scope="session")
+def newer(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same model as another version, with another threshold to tell its verdicts by."""
+    from export.archive import write_archive
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        before = Manifest.load(artifacts / "manifest.json")
+        manifest = replace(before, model=replace(before.model, version=NEW), threshold=0.25)
+        archive = folder / "detector-onnx.mar"
+        write_archive(archive, artifacts / "model.onnx", manifest)
+        replace(manifest, files={archive.name: sha256(archive)}).save(folder / "manifest.json")
+
+    return made_once(tmp_path_factory, "newer", make)
 
 
 @pytest.fixture(scope="session")

@@ -8,28 +8,13 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import replace
 
 import pytest
 
-from detector import Manifest, sha256
-from export.archive import write_archive
+from detector import Manifest
 from serve.client.client import GrpcClient, RestClient
+from tests.serve.conftest import NEW, OLD
 from tests.serve.running import RunningServer, serve, serve_process
-
-OLD, NEW = "1.0", "2.0-candidate"
-
-
-@pytest.fixture(scope="module")
-def newer(artifacts, tmp_path_factory):
-    """The same model as another version, with another threshold to tell its verdicts by."""
-    out = tmp_path_factory.mktemp("newer")
-    before = Manifest.load(artifacts / "manifest.json")
-    manifest = replace(before, model=replace(before.model, version=NEW), threshold=0.25)
-    archive = out / "detector-onnx.mar"
-    write_archive(archive, artifacts / "model.onnx", manifest)
-    replace(manifest, files={archive.name: sha256(archive)}).save(out / "manifest.json")
-    return out
 
 
 @pytest.fixture(scope="module")

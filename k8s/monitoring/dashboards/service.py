@@ -7,7 +7,9 @@ from grafana_foundation_sdk.builders.dashboard import Dashboard
 from k8s.monitoring.dashboards.panels import Query, board, density, lines, number
 
 BURN = "unmask:errors:ratio_rate{window}{{*}} / on () group_left () (1 - unmask:objective_availability:ratio)"
-QUANTILE = "histogram_quantile({q}, sum by ({by}le) (rate(unmask_request_duration_seconds_bucket{{*}}[$__rate_interval])))"
+QUANTILE = (
+    "histogram_quantile({q}, sum by ({by}le) (rate(unmask_request_duration_seconds_bucket{{*}}[$__rate_interval]))) >= 0"
+)
 
 
 def service() -> Dashboard:
@@ -153,7 +155,7 @@ def _saturation() -> list[object]:
             "How many requests a new one finds waiting, refused ones too.",
             *(
                 Query(
-                    f"histogram_quantile({q}, sum by (le) (rate(unmask_queue_depth_bucket{{*}}[$__rate_interval])))",
+                    f"histogram_quantile({q}, sum by (le) (rate(unmask_queue_depth_bucket{{*}}[$__rate_interval]))) >= 0",
                     f"p{round(100 * q)}",
                 )
                 for q in (0.5, 0.95)
