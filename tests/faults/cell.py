@@ -61,6 +61,7 @@ class Cell:
         self.desk = Desk(folder / "desk", self.state, variables)
         for i, artifact in enumerate(artifacts):
             (self.desk.folder / f"artifacts{i + 1 if i else ''}").symlink_to(artifact)
+        (self.desk.folder / "face.jpg").write_bytes(photos[0])
         self.prometheus = Prometheus(folder / "prometheus", factor)
         self._server: RunningServer | None = None
         self._over = contextlib.ExitStack()
