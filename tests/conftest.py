@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 # Tests with these fixtures start a TorchServe or talk to one; those with the others wait for training or an export.
-SERVE_FIXTURES = {"server", "frontend", "start", "torchscript_server", "small_server", "guarded", "both", "watched", "cell"}
+SERVE_FIXTURES = {
+    *("server", "frontend", "start", "torchscript_server", "small_server", "guarded", "both", "watched", "cell"),
+    "recorded",
+}
 SLOW_FIXTURES = {"artifacts", "tiny_run"}
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: threads that spin while they wait halve a busy machine

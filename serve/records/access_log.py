@@ -5,18 +5,11 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Callable
-from typing import Any, Protocol
 
+from serve.logs.log import Emit
 from serve.records.record import RequestRecord, as_fields
 
 ALIKE_PER_SECOND = 100
-
-
-class Emit(Protocol):
-    """Writes one line of the log."""
-
-    def __call__(self, event: str, level: str, **fields: Any) -> None:
-        """event: its name. level: info, warning or error. fields: what it says."""
 
 
 class AccessLog:

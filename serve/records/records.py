@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 from prometheus_client.core import Metric
 
-from serve.records.access_log import AccessLog, Emit
+from serve.logs.log import Emit
+from serve.records.access_log import AccessLog
 from serve.records.metrics import RequestMetrics
 from serve.records.pipes import Pipe, Reader
 from serve.records.record import Join, RequestRecord, read_worker

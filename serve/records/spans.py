@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.trace import SpanContext
 
-    from serve.records.access_log import Emit
+    from serve.logs.log import Emit
 
 # What a client asks for with its traceparent costs a fifth of a millisecond; more of it is not traced, however many ask.
 TRACED_PER_SECOND = 500
