@@ -140,6 +140,9 @@ def test_a_worker_killed_under_load_takes_its_batch_with_it_and_nothing_else(art
 
 def test_stop_drains_what_is_in_hand_and_leaves_no_process(artifacts, tmp_path, slow_photo):
     state = tmp_path / "state"
+    log = state / "logs" / "server.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("of a run before\n")
     begun = serve_process(
         "start", "--background", "--free-ports", "--artifacts", artifacts, "--state", state, "--workers", "1"
     )
@@ -150,6 +153,11 @@ def test_stop_drains_what_is_in_hand_and_leaves_no_process(artifacts, tmp_path, 
         status = json.loads(serve_process("status", "--state", state).stdout)
         assert status["running"] is status["ready"] is True
         assert status["rest"] == record.rest_url
+        assert status["logs"] == str(log)
+        before, *lines = log.read_text().splitlines()
+        assert before == "of a run before"
+        assert "ready" in [json.loads(line)["event"] for line in lines]
+        assert record.rest_url in begun.stdout
         second = serve_process("start", "--free-ports", "--artifacts", artifacts, "--state", state)
         assert second.returncode == 1
         assert f"process {record.pid}" in second.stderr
