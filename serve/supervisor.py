@@ -17,9 +17,9 @@ from prometheus_client import CollectorRegistry, ProcessCollector, disable_creat
 
 from detector.errors import UnmaskError
 from serve import process
+from serve.drain import Drain
 from serve.errors import ServerDied
 from serve.health import HealthServer
-from serve.jvm.patches import DRAINING, REFUSING
 from serve.logs.causes import last_line
 from serve.logs.jvm_output import JvmOutput
 from serve.logs.log import Log
@@ -41,10 +41,8 @@ from serve.watch import Watch
 from serve.workers import Workers
 
 POLL_SECONDS = 0.5
-SETTLE_SECONDS = 0.5  # how long nothing may be in hand before the drain is over: answers are still being written out
 # For the JVM to close its connections, which takes it 0.03; then it waits two seconds for work that none of them can bring.
 CLOSING_SECONDS = 0.2
-LAST_WORK_SECONDS = 10.0  # for what is still in hand when the drain's limit is over
 
 
 class Supervisor:
@@ -196,26 +194,16 @@ class Supervisor:
                 raise ServerDied(f"the workers do not come back; its last line: {last_line(self._output.lines())}")
 
     def _drain(self) -> None:
-        """Serve what still comes for the grace period, then refuse it, until nothing is in hand any more.
-
-        Every answer closes its connection from now on, so that who keeps one open goes elsewhere. A second signal ends it all
-        at once; at the limit, what is in hand gets a last few seconds.
-        """
+        """Take no more requests and answer those that came. A second signal ends it all at once."""
         assert self._jvm is not None
         self._log.emit("draining", message="draining")
-        (self._layout.work / DRAINING).touch()
-        start = idle_since = time.monotonic()
-        limit = self._settings.drain_grace + self._settings.drain_limit
-        while not self._hurry and self._jvm.poll() is None and (now := time.monotonic()) - start < limit:
-            if now - start >= self._settings.drain_grace:
-                (self._layout.work / REFUSING).touch()
-            status = self._watch.look()
-            if self._watch.hung:  # it will answer nobody
-                return
-            if status is None or any(status.pending.values()) or self._files.requests_in_progress():
-                idle_since = now
-            elif now - start >= self._settings.drain_grace and now - idle_since >= SETTLE_SECONDS:
-                return
-            time.sleep(0.05)
-        if not self._hurry:
-            self._patience = LAST_WORK_SECONDS
+        settings = self._settings
+        ports = (settings.rest_port, settings.grpc_port)
+        work, grace, limit = self._layout.work, settings.drain_grace, settings.drain_limit
+        Drain(self._jvm, work, ports, grace, limit, self._in_hand, lambda: self._hurry or self._watch.hung).run()
+        self._patience = 0.0
+
+    def _in_hand(self) -> bool:
+        """Whether requests wait or are being answered, or nobody can tell."""
+        status = self._watch.look()
+        return status is None or any(status.pending.values()) or self._files.requests_in_progress() > 0

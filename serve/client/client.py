@@ -134,8 +134,7 @@ class GrpcClient:
     def _status(self, code: Any, details: str) -> int:
         """The HTTP status of the same meaning.
 
-        TorchServe reports most refusals as INTERNAL, which only their text tells apart, and cancels a call whose message is
-        too large.
+        TorchServe cancels a call whose message is too large.
         """
         known = self._grpc.StatusCode
         if "[overloaded]" in details:
@@ -144,13 +143,12 @@ class GrpcClient:
             return 507 if code == known.RESOURCE_EXHAUSTED else 500
         if REFUSED in details:
             return TokenRefused.status
-        if code == known.INTERNAL:
-            return 404 if details.startswith("Model ") else 500
         return {
             known.CANCELLED: 413,
             known.RESOURCE_EXHAUSTED: 413,
             known.DEADLINE_EXCEEDED: 408,
             known.NOT_FOUND: 404,
+            known.INVALID_ARGUMENT: 400,
         }.get(code, 500)
 
 

@@ -1,4 +1,4 @@
-"""Changes for one line about each answered request in TorchServe's access log, and for the facts that a worker gets with one.
+"""Changes for one line about each answered request in TorchServe's access log.
 
 A line has eleven fields with a tab between them: the address that took the request or `grpc`, status, nanoseconds from arrival
 to answer, arrival by the clock of `time.monotonic_ns()`, job id, x-request-id, traceparent, content-length, version, method,
@@ -12,7 +12,6 @@ from serve.jvm.changes import PRIVATE, PUBLIC, STATIC, Change, Field, Method, Re
 _HTTP = "io/netty/handler/codec/http"
 _SERVE = "org/pytorch/serve"
 _SESSION = f"{_SERVE}/http/Session"
-_INPUT = f"{_SERVE}/util/messages/RequestInput"
 _STRING = "Ljava/lang/String;"
 
 VALID_ID, VALID_VERSION = "[A-Za-z0-9._-]{8,128}", "[!-~]{1,64}"
@@ -369,104 +368,3 @@ def ask(method: str, version: str) -> Replace:
         """,
         new=f"{version}\ninvokestatic {_SESSION}.asked:({_STRING}){_STRING}",
     )
-
-
-def _tell_worker(job: str, header: str, value: str) -> str:
-    """`job.getPayload().updateHeaders(header, value)`."""
-    return f"""
-        {job}
-        invokevirtual {_SERVE}/job/Job.getPayload:()L{_INPUT};
-        ldc_w "{header}"
-        {value}
-        invokevirtual {_INPUT}.updateHeaders:({_STRING}{_STRING})V
-    """
-
-
-_OFFER = "aload_1\ninvokevirtual java/util/concurrent/LinkedBlockingDeque.offer:(Ljava/lang/Object;)Z\nireturn"
-# When the job came, by the clock of Python's time.monotonic_ns(), and how many wait before it.
-TELL_BEGIN_AND_QUEUE = Replace(
-    f"addJob:(L{_SERVE}/job/Job;)Z",
-    old=_OFFER,
-    new=f"""
-        {
-        _tell_worker(
-            "aload_1",
-            "unmask-begin",
-            f'''
-            aload_1
-            invokevirtual {_SERVE}/job/Job.getBegin:()J
-            invokestatic java/lang/Long.toString:(J){_STRING}
-            ''',
-        )
-    }
-        {
-        _tell_worker(
-            "aload_1",
-            "unmask-queue",
-            f'''
-            aload_0
-            invokevirtual {_SERVE}/wlm/Model.getPendingRequestsInJobQueue:()I
-            invokestatic java/lang/Integer.toString:(I){_STRING}
-            ''',
-        )
-    }
-        {_OFFER}
-    """,
-    stack=5,
-)
-
-_ADD_REQUEST = f"""
-    aload_3
-    aload 5
-    invokevirtual {_SERVE}/job/Job.getPayload:()L{_INPUT};
-    invokevirtual {_SERVE}/util/messages/ModelInferenceRequest.addRequest:(L{_INPUT};)V
-"""
-# Whether the client still waits when a worker takes the job.
-TELL_OPEN = Replace(
-    "getRequest",
-    old=_ADD_REQUEST,
-    new=f"""
-        {
-        _tell_worker(
-            "aload 5",
-            "unmask-open",
-            f'''
-            aload 5
-            invokevirtual {_SERVE}/job/Job.isOpen:()Z
-            invokestatic java/lang/String.valueOf:(Z){_STRING}
-            ''',
-        )
-    }
-        {_ADD_REQUEST}
-    """,
-    stack=3,
-)
-
-
-def _or_else(name: str) -> str:
-    """`.or(…)` for what is on the stack: the field, where that is null."""
-    return f"""
-        invokestatic java/util/Optional.ofNullable:(Ljava/lang/Object;)Ljava/util/Optional;
-        aload_0
-        getfield {_SERVE}/job/GRPCJob.{name}:Lio/grpc/stub/StreamObserver;
-        invokevirtual java/util/Optional.orElse:(Ljava/lang/Object;)Ljava/lang/Object;
-    """
-
-
-# TorchServe's own says the opposite, and knows one of the three kinds of calls.
-IS_OPEN = Method(
-    "isOpen:()Z",
-    code=f"""
-        aload_0
-        getfield {_SERVE}/job/GRPCJob.predictionResponseObserver:Lio/grpc/stub/StreamObserver;
-        {_or_else("modelInferResponseObserver")}
-        {_or_else("managementResponseObserver")}
-        checkcast io/grpc/stub/ServerCallStreamObserver
-        invokevirtual io/grpc/stub/ServerCallStreamObserver.isCancelled:()Z
-        iconst_1
-        ixor
-        ireturn
-    """,
-    stack=2,
-    locals=1,
-)

@@ -13,13 +13,9 @@ from pathlib import Path
 
 from detector.errors import FileError
 from serve.errors import ClassFileError
-from serve.jvm import access_lines
+from serve.jvm import access_lines, draining, job_facts
 from serve.jvm.changes import Patch, Replace, Reword
 from serve.jvm.classfile import JavaClass
-
-DRAINING, REFUSING = "draining", "refusing"
-"""Files in the JVM's working directory: while the first is there each answer closes its connection, while the second is there
-new requests are refused."""
 
 RETRY_AFTER_SECONDS = "1"
 OVERLOADED = (
@@ -30,17 +26,6 @@ OVERLOADED = (
 _NETTY = "io/netty/handler/codec/http"
 _SERVE = "org/pytorch/serve"
 _STRING = "Ljava/lang/String;"
-
-
-def _file_exists(name: str) -> str:
-    """`new File(name).exists()`; the name is relative to the JVM's working directory."""
-    return f"""
-        new java/io/File
-        dup
-        ldc_w "{name}"
-        invokespecial java/io/File.<init>:({_STRING})V
-        invokevirtual java/io/File.exists:()Z
-    """
 
 
 # predict(ctx, req, new QueryStringDecoder(req.uri()), segments[2], version), where it was predict(ctx, req, null, …).
@@ -73,17 +58,25 @@ _SAY_OVERLOADED = Reword(
     OVERLOADED,
 )
 
-# sendErrorResponse(observer, Status.RESOURCE_EXHAUSTED, exception, …) where a job was not taken, instead of Status.INTERNAL.
-_EXHAUSTED_OVER_GRPC = Replace(
-    "prediction",
-    old="""
-        getstatic io/grpc/Status.INTERNAL:Lio/grpc/Status;
-        aload 12                // the exception that says so
-    """,
-    new="""
-        getstatic io/grpc/Status.RESOURCE_EXHAUSTED:Lio/grpc/Status;
-        aload 12
-    """,
+
+def _status(method: str, exception: str, status: str) -> Replace:
+    """`sendErrorResponse(observer, Status.…, exception, …)`, where the status was INTERNAL. exception: how it is loaded."""
+    return Replace(
+        method,
+        old=f"getstatic io/grpc/Status.INTERNAL:Lio/grpc/Status;\n{exception}",
+        new=f"getstatic io/grpc/Status.{status}:Lio/grpc/Status;\n{exception}",
+    )
+
+
+_STATUS_OF_PREDICTIONS = (
+    _status("prediction", "aload 12", "RESOURCE_EXHAUSTED"),  # the job was not taken
+    _status("prediction", "aload 8", "NOT_FOUND"),
+    _status("prediction", "aload 6", "INVALID_ARGUMENT"),  # without the name of a model
+)
+_STATUS_OF_MODEL_INFER = (
+    _status("modelInfer", "aload 16", "RESOURCE_EXHAUSTED"),
+    _status("modelInfer", "aload 13\naconst_null", "NOT_FOUND"),
+    _status("modelInfer", "aload 13", "INVALID_ARGUMENT"),
 )
 
 # int copies = 1 - Math.min(Math.abs(response.status().code() - 503), 1);
@@ -112,34 +105,6 @@ _RETRY_AFTER = Replace(
         pop
     """,
     stack=5,
-)
-
-# keepAlive &= !new File("draining").exists();
-_CLOSE_WHILE_DRAINING = Replace(
-    "sendHttpResponse",
-    old="",
-    new=f"""
-        iload_2
-        {_file_exists(DRAINING)}
-        iconst_1
-        ixor
-        iand
-        istore_2
-    """,
-    stack=4,
-)
-
-# hasNoWorker(…) | new File("refusing").exists(), where addJob asked for the first alone.
-_HAS_NO_WORKER = f"invokevirtual {_SERVE}/wlm/WorkLoadManager.hasNoWorker:(L{_SERVE}/wlm/ModelVersionName;)Z"
-_REFUSE = Replace(
-    "addJob",
-    old=_HAS_NO_WORKER,
-    new=f"""
-        {_HAS_NO_WORKER}
-        {_file_exists(REFUSING)}
-        ior
-    """,
-    stack=4,
 )
 
 # long delay = maxBatchDelay - 1: TorchServe makes its default, 100 ms, of a setting of 0, so the one rendered is one more.
@@ -180,9 +145,19 @@ _TAKE_WHAT_WAITS = Replace(
     """,
 )
 
-# childOption(ChannelOption.SO_LINGER, -1), where it was 0: closing a connection would throw away what is not yet sent.
-_LINGER = "getstatic io/netty/channel/ChannelOption.SO_LINGER:Lio/netty/channel/ChannelOption;"
-_LET_ANSWERS_ARRIVE = Replace("initializeServer", old=f"{_LINGER}\niconst_0", new=f"{_LINGER}\niconst_m1")
+# list.add(Float.parseFloat(data.toString().replace("null", "NaN"))), where it was data.getAsFloat(), which throws for a null.
+_NO_NUMBER = Replace(
+    "lambda$setOutputContents$5",
+    old="invokevirtual com/google/gson/JsonElement.getAsFloat:()F",
+    new=f"""
+        invokevirtual java/lang/Object.toString:(){_STRING}
+        ldc_w "null"
+        ldc_w "NaN"
+        invokevirtual java/lang/String.replace:(Ljava/lang/CharSequence;Ljava/lang/CharSequence;){_STRING}
+        invokestatic java/lang/Float.parseFloat:({_STRING})F
+    """,
+    stack=4,
+)
 
 PATCHES: dict[str, Patch] = {
     f"{_SERVE}/http/api/rest/InferenceRequestHandler": Patch(
@@ -197,23 +172,18 @@ PATCHES: dict[str, Patch] = {
     ),
     f"{_SERVE}/grpcimpl/InferenceImpl": Patch(
         "8b85e06f700eeb9dc6e595307bcaf38c67209883a08dcd09039f72f1462e36cc",
-        "7be4b0b45e3e8b93cccbbb0e1d6fb214d19956e7a28f163968af17616ed17495",
-        (_EXHAUSTED_OVER_GRPC, access_lines.ask("prediction", "aload 5")),
+        "55ebf2869181b43bc7938931965e60b0a212587a3251943e0c18010f2d4bbac0",
+        (*_STATUS_OF_PREDICTIONS, access_lines.ask("prediction", "aload 5")),
     ),
     f"{_SERVE}/util/NettyUtils": Patch(
         "705f3daad4559394afa0152e71fc358fc14baab42133c2cc09e3726e11c52933",
         "e785bc6b8005d286a3825d3c4d614f0e0b5ddc2361d0249ac9b27a2604254cb8",
-        (_CLOSE_WHILE_DRAINING, _RETRY_AFTER, *access_lines.NETTY_UTILS),
-    ),
-    f"{_SERVE}/wlm/ModelManager": Patch(
-        "c32ec7d1b524cc3992b068659874274c0611c2472dfe94eaadcabdc14a5c51bf",
-        "757f5237aeff87720e6dd336d394eb821a4a193d7247ef0f6dc5f8265bb16174",
-        (_REFUSE,),
+        (draining.CLOSE_WITH_THE_ANSWER, _RETRY_AFTER, *access_lines.NETTY_UTILS),
     ),
     f"{_SERVE}/wlm/Model": Patch(
         "7c5523f1fe77fe79aa32665469e17725e70518692abcf4987989ef72f10d4cff",
         "0c708438d132687e95e19f2dcc71b952c5caae1da6859bcbc16fb8b6d862b975",
-        (_ONE_LESS_DELAY, _TAKE_WHAT_WAITS, access_lines.TELL_BEGIN_AND_QUEUE),
+        (_ONE_LESS_DELAY, _TAKE_WHAT_WAITS, job_facts.TELL_BEGIN_AND_QUEUE),
     ),
     f"{_SERVE}/http/Session": Patch(
         "08cab9ac58d796c7a9553efc84e485efd299a7d75f00860395dbdc2762613181",
@@ -227,23 +197,23 @@ PATCHES: dict[str, Patch] = {
     ),
     f"{_SERVE}/grpcimpl/OpenInferenceProtocolImpl": Patch(
         "ba8370dbc201f55076081b2cd86eef1b0d505a89e1cefbb938ffcf4d5015f63c",
-        "a7043e4ec2fe071c650a3d0aa7bea48b0f2c28b4b214da70f2fa4644285b1b63",
-        (access_lines.ask("modelInfer", "aload 4"),),
+        "5070184cc8ed041faa38c7f340305af2cf6d4eade5312473f66b3bb2a5da17c7",
+        (*_STATUS_OF_MODEL_INFER, access_lines.ask("modelInfer", "aload 4")),
     ),
     f"{_SERVE}/job/GRPCJob": Patch(
         "37d38e228b6314e854c0ab05d7488eb29ade8239683289b36d027357784058ce",
-        "47ddf88ec32408dfa41797dc3626fcd9d2e47c565398fcd39959a8faebee4d72",
-        (access_lines.IS_OPEN,),
+        "809f32ce696577bf1b1fd906600f8948dd09bae4988b1a517293bd78ad18e0e5",
+        (job_facts.IS_OPEN, _NO_NUMBER),
     ),
     f"{_SERVE}/wlm/BatchAggregator": Patch(
         "a2518f61d90c11c73d18fab1da637bc03ab32a050e52be4bbd236e263c30c973",
         "c7ec4f38876a4d0ae130f125933312da93056eadfe09cdcd3d3e55462817db86",
-        (access_lines.TELL_OPEN,),
+        (job_facts.TELL_OPEN,),
     ),
     f"{_SERVE}/ModelServer": Patch(
         "779d0df5bfc17c5ad09ac46d63d9a017d48a4cd68c1b7464de914d3cb40190b9",
-        "3935a35f4ef68d9bcfcb76c4a044921ef818018d7eb58285a87beba39d89a130",
-        (_LET_ANSWERS_ARRIVE,),
+        "f44d444646260c5059536dd61ae5bf6f16e168e3dc34f6f1361658f12108d3fb",
+        draining.MODEL_SERVER,
     ),
     f"{_NETTY}/HttpObjectAggregator": Patch(
         "712b5a38c4e71b4df0547a28deb3079faad022f1337cbad30f30648cf2cc5684",

@@ -215,7 +215,7 @@ def _log4j2(settings: Settings, layout: Layout) -> str:
             '<Async name="requests" blocking="false" bufferSize="16384"><AppenderRef ref="access"/></Async>'
         )
     return f"""<?xml version="1.0" encoding="UTF-8"?>
-<Configuration status="error">
+<Configuration status="error" shutdownHook="disable">
   <Appenders>
     <Console name="output" target="SYSTEM_OUT">
       <PatternLayout alwaysWriteExceptions="false" pattern="{LOG_PATTERN}"/>

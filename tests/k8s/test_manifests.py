@@ -13,9 +13,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from serve.drain import LAST_WORK_SECONDS
 from serve.metrics.declared import SupervisorMetric
 from serve.settings import Settings, load_settings
-from serve.supervisor import LAST_WORK_SECONDS
 from tests.conftest import ROOT
 
 Manifest = dict[str, Any]

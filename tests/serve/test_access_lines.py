@@ -96,6 +96,11 @@ class Frontend:
         request = self.messages.PredictionsRequest(model_name=MODEL, model_version=version, input={"data": photo})
         return self.stub.Predictions.future(request, timeout=PATIENCE, **options)
 
+    def waiting(self) -> int:
+        """Requests in the queue."""
+        answer = httpx.get(f"{management_url(self.settings)}/models/{MODEL}", timeout=PATIENCE, trust_env=False)
+        return int(answer.json()[0]["jobQueueStatus"]["pendingRequests"])
+
     def close(self) -> None:
         """End it."""
         self.channel.close()
@@ -207,7 +212,7 @@ def test_a_line_over_grpc_has_the_version_that_was_asked_for(frontend, photos):
     assert (line["method"], line["uri"]) == ("gRPC", "org.pytorch.serve.grpc.inference.InferenceAPIsService/Predictions")
     assert frontend.predictions(photos[0]).code() is grpc.StatusCode.OK
     assert frontend.line()["version"] == "-"
-    assert frontend.predictions(photos[0], "a\tb\nc").code() is not grpc.StatusCode.OK
+    assert frontend.predictions(photos[0], "a\tb\nc").code() is grpc.StatusCode.NOT_FOUND
     assert frontend.line()["version"] == "-"
 
 
@@ -222,6 +227,8 @@ def test_kserves_grpc_has_one(frontend):
     line = frontend.line()
     assert (line["code"], line["version"]) == (str(code.value[0]), "1.0")
     assert line["uri"].endswith("GRPCInferenceService/ModelInfer")
+    assert code is grpc.StatusCode.OK
+    assert frontend.await_worker() == frontend.worker, "a request that can't be scored costs no worker"
 
 
 def test_refused_and_cancelled_calls_have_one_each(frontend, slow_photo):
@@ -237,18 +244,27 @@ def test_refused_and_cancelled_calls_have_one_each(frontend, slow_photo):
     assert sorted(int(line["code"]) for line in frontend.lines(12)) == sorted(codes)
     assert set(codes) == {0, 8}
 
-    call = frontend.predictions(slow_photo)
-    time.sleep(0.1)
-    call.cancel()
-    line = frontend.line()
-    assert (line["code"], line["version"]) == ("1", "-")
+
+def test_a_cancelled_call_has_one(frontend, slow_photo):
+    calls, cancelled = 0, False
+    while not cancelled:
+        first, second = frontend.predictions(slow_photo), frontend.predictions(slow_photo)
+        calls += 2
+        while not second.done():
+            if frontend.waiting():
+                cancelled = second.cancel()
+                break
+        first.exception()
+        second.done() or second.exception()
+    codes = [line["code"] for line in frontend.lines(calls)]
+    assert codes.count("1") == 1
 
 
 def test_a_request_whose_worker_dies_has_one(frontend, slow_photo):
     answers: list[int] = []
     asking = threading.Thread(target=lambda: answers.append(post(frontend, f"/predictions/{MODEL}", slow_photo).status_code))
     asking.start()
-    time.sleep(0.1)
+    time.sleep(0.2)
     psutil.Process(frontend.worker).kill()
     asking.join(PATIENCE)
     line = frontend.line()

@@ -1,0 +1,110 @@
+"""Changes that tell a worker what it can't see: when a request came, what waited before it, and whether its client left."""
+
+from __future__ import annotations
+
+from serve.jvm.changes import Method, Replace
+
+_SERVE = "org/pytorch/serve"
+_INPUT = f"{_SERVE}/util/messages/RequestInput"
+_STRING = "Ljava/lang/String;"
+
+
+def _tell_worker(job: str, header: str, value: str) -> str:
+    """`job.getPayload().updateHeaders(header, value)`."""
+    return f"""
+        {job}
+        invokevirtual {_SERVE}/job/Job.getPayload:()L{_INPUT};
+        ldc_w "{header}"
+        {value}
+        invokevirtual {_INPUT}.updateHeaders:({_STRING}{_STRING})V
+    """
+
+
+_OFFER = "aload_1\ninvokevirtual java/util/concurrent/LinkedBlockingDeque.offer:(Ljava/lang/Object;)Z\nireturn"
+# When the job came, by the clock of Python's time.monotonic_ns(), and how many wait before it.
+TELL_BEGIN_AND_QUEUE = Replace(
+    f"addJob:(L{_SERVE}/job/Job;)Z",
+    old=_OFFER,
+    new=f"""
+        {
+        _tell_worker(
+            "aload_1",
+            "unmask-begin",
+            f'''
+            aload_1
+            invokevirtual {_SERVE}/job/Job.getBegin:()J
+            invokestatic java/lang/Long.toString:(J){_STRING}
+            ''',
+        )
+    }
+        {
+        _tell_worker(
+            "aload_1",
+            "unmask-queue",
+            f'''
+            aload_0
+            invokevirtual {_SERVE}/wlm/Model.getPendingRequestsInJobQueue:()I
+            invokestatic java/lang/Integer.toString:(I){_STRING}
+            ''',
+        )
+    }
+        {_OFFER}
+    """,
+    stack=5,
+)
+
+_ADD_REQUEST = f"""
+    aload_3
+    aload 5
+    invokevirtual {_SERVE}/job/Job.getPayload:()L{_INPUT};
+    invokevirtual {_SERVE}/util/messages/ModelInferenceRequest.addRequest:(L{_INPUT};)V
+"""
+# Whether the client still waits when a worker takes the job.
+TELL_OPEN = Replace(
+    "getRequest",
+    old=_ADD_REQUEST,
+    new=f"""
+        {
+        _tell_worker(
+            "aload 5",
+            "unmask-open",
+            f'''
+            aload 5
+            invokevirtual {_SERVE}/job/Job.isOpen:()Z
+            invokestatic java/lang/String.valueOf:(Z){_STRING}
+            ''',
+        )
+    }
+        {_ADD_REQUEST}
+    """,
+    stack=3,
+)
+
+
+def _or_else(name: str) -> str:
+    """`.or(…)` for what is on the stack: the field, where that is null."""
+    return f"""
+        invokestatic java/util/Optional.ofNullable:(Ljava/lang/Object;)Ljava/util/Optional;
+        aload_0
+        getfield {_SERVE}/job/GRPCJob.{name}:Lio/grpc/stub/StreamObserver;
+        invokevirtual java/util/Optional.orElse:(Ljava/lang/Object;)Ljava/lang/Object;
+    """
+
+
+# TorchServe's own says the opposite, and knows one of the three kinds of calls.
+IS_OPEN = Method(
+    "isOpen:()Z",
+    code=f"""
+        aload_0
+        getfield {_SERVE}/job/GRPCJob.predictionResponseObserver:Lio/grpc/stub/StreamObserver;
+        {_or_else("modelInferResponseObserver")}
+        {_or_else("managementResponseObserver")}
+        checkcast io/grpc/stub/ServerCallStreamObserver
+        invokevirtual io/grpc/stub/ServerCallStreamObserver.isCancelled:()Z
+        iconst_1
+        ixor
+        ireturn
+    """,
+    stack=2,
+    locals=1,
+)
