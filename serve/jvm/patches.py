@@ -145,7 +145,8 @@ _TAKE_WHAT_WAITS = Replace(
     """,
 )
 
-# list.add(Float.parseFloat(data.toString().replace("null", "NaN"))), where it was data.getAsFloat(), which throws for a null.
+# list.add(Float.parseFloat(data.toString().replace("null", "NaN").replace("\"", ""))), where it was data.getAsFloat(), which
+# takes "NaN" and throws for a null.
 _NO_NUMBER = Replace(
     "lambda$setOutputContents$5",
     old="invokevirtual com/google/gson/JsonElement.getAsFloat:()F",
@@ -153,6 +154,9 @@ _NO_NUMBER = Replace(
         invokevirtual java/lang/Object.toString:(){_STRING}
         ldc_w "null"
         ldc_w "NaN"
+        invokevirtual java/lang/String.replace:(Ljava/lang/CharSequence;Ljava/lang/CharSequence;){_STRING}
+        ldc_w "\\""
+        ldc_w ""
         invokevirtual java/lang/String.replace:(Ljava/lang/CharSequence;Ljava/lang/CharSequence;){_STRING}
         invokestatic java/lang/Float.parseFloat:({_STRING})F
     """,
@@ -202,7 +206,7 @@ PATCHES: dict[str, Patch] = {
     ),
     f"{_SERVE}/job/GRPCJob": Patch(
         "37d38e228b6314e854c0ab05d7488eb29ade8239683289b36d027357784058ce",
-        "809f32ce696577bf1b1fd906600f8948dd09bae4988b1a517293bd78ad18e0e5",
+        "8e63bcc20a2f43ea472c23190fad386d9053a574b50f756012ad4309fbd4d7a5",
         (job_facts.IS_OPEN, _NO_NUMBER),
     ),
     f"{_SERVE}/wlm/BatchAggregator": Patch(
