@@ -11,7 +11,8 @@ from tests.faults.runbook import RUNBOOK, sections
 from tests.prometheus import alerts
 
 MATRIX = Path(__file__).parent / "test_matrix.py"
-NOT_PROVOKED = {"UnmaskGpuLost"}  # needs a GPU, and one that goes
+# A GPU that goes is not at hand; and no way was found in which a server loses its workers' metrics.
+NOT_PROVOKED = {"UnmaskGpuLost", "UnmaskWorkerMetricsAbsent"}
 
 
 def test_each_alert_has_its_section_and_each_section_its_alert():
