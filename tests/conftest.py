@@ -136,6 +136,13 @@ def encode(pixels: np.ndarray | Image.Image, format: str = "PNG", **options: obj
 
 
 @pytest.fixture(scope="session")
+def slow_photo() -> bytes:
+    """A photo of few bytes that takes long to decode."""
+    ramp = np.arange(4000, dtype=np.uint16)
+    return encode(np.repeat((np.add.outer(ramp, ramp) // 32).astype(np.uint8)[:, :, None], 3, axis=2))
+
+
+@pytest.fixture(scope="session")
 def run_dir(tmp_path_factory: pytest.TempPathFactory, photos: list[bytes]) -> Path:
     """A run as training leaves it, without the training: a small seeded network whose answers on `photos` spread over
     both labels, and a steep isotonic curve."""

@@ -23,8 +23,8 @@ from tests.serve.running import PATIENCE, survivors
 pytestmark = pytest.mark.faults
 
 RESTARTS = 'unmask_worker_restarts_total{{reason="{}"}}'
-SMALL = ("--workers", "1", "--threads", "1", "--batch-size", "2", "--queue-size", "10")
-MANY = 40  # clients: more than the queue and the worker of a small server hold
+SMALL = ("--workers", "1", "--threads", "1", "--batch-size", "2", "--queue-size", "20")
+MANY = 60  # clients: more than the queue and the worker of a small server hold
 OLD, NEW = "1.0", "2.0"
 BURN = 600.0  # how many times shorter the windows are where a burn rate's longest short one, six hours, has to pass
 

@@ -1,4 +1,4 @@
-"""Servers of one worker, a second one for the other archive, and a photo that keeps them busy."""
+"""Servers of one worker, and a second one for the other archive."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from detector import Manifest, sha256
-from tests.conftest import encode, made_once
+from tests.conftest import made_once
 from tests.serve.running import RunningServer
 
 OLD, NEW = "1.0", "2.0-candidate"
@@ -30,13 +29,6 @@ def newer(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         replace(manifest, files={archive.name: sha256(archive)}).save(folder / "manifest.json")
 
     return made_once(tmp_path_factory, "newer", make)
-
-
-@pytest.fixture(scope="session")
-def slow_photo() -> bytes:
-    """A photo of few bytes that takes long to decode."""
-    ramp = np.arange(4000, dtype=np.uint16)
-    return encode(np.repeat((np.add.outer(ramp, ramp) // 32).astype(np.uint8)[:, :, None], 3, axis=2))
 
 
 @pytest.fixture
