@@ -104,7 +104,7 @@ def watched() -> tuple[list[str], list[str]]:
     return re.findall(r"```yaml\n(.*?)```", page, re.DOTALL), re.findall(r"^\| [^|]+ \| `([^`]+)` \|$", page, re.MULTILINE)
 
 
-def test_the_queries_and_alerts_name_metrics_that_exist(reference):
+def test_the_queries_name_metrics_that_exist(reference):
     documented = dict(re.findall(r"^\| `(\w+)` \| (\w+) \|", reference["reference/metrics.md"], re.MULTILINE))
     series = {
         name + end
@@ -119,12 +119,12 @@ def test_the_queries_and_alerts_name_metrics_that_exist(reference):
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian: prometheus)")
-def test_prometheus_accepts_the_configuration_the_alerts_and_the_queries(tmp_path):
-    (scraping, alerts), queries = watched()
+def test_prometheus_accepts_the_configuration_and_the_queries(tmp_path):
+    parts, queries = watched()
     records = {"groups": [{"name": "queries", "rules": [{"record": f"q{i}", "expr": q} for i, q in enumerate(queries)]}]}
+    (tmp_path / "k8s").symlink_to(ROOT / "k8s")
     for name, text, kind in (
-        ("prometheus.yml", scraping, "config"),
-        ("alerts.yml", alerts, "rules"),
+        ("prometheus.yml", "".join(parts), "config"),
         ("queries.yml", json.dumps(records), "rules"),
     ):
         (tmp_path / name).write_text(text)
