@@ -105,9 +105,8 @@ dashboards: setup ## write the dashboards and the operator's rules in k8s/monito
 	$(PY) -m k8s.monitoring.render
 
 .PHONY: bench
-bench: setup ## roofline, then load on a real server, with an HTML report
-	$(PY) -m unmask bench roofline --artifacts $(ARTIFACTS)
-	$(PY) -m unmask bench run --artifacts $(ARTIFACTS) --protocol both --out reports/benchmark
+bench: setup ## roofline, capacity and latency-throughput curve over REST and gRPC, with an HTML report: eight minutes
+	$(PY) -m unmask bench run --artifacts $(ARTIFACTS) --out reports/benchmark
 
 PEERS := $(patsubst requirements/peers-%.lock,%,$(wildcard requirements/peers-*.lock))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from functools import cache
 from html import escape
 from io import BytesIO
@@ -53,6 +54,7 @@ p { margin: .4rem 0 .8rem; max-width: 46rem; }
 .headline span { font-size: .88rem; color: var(--soft); }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 23rem), 1fr)); gap: 1.2rem; }
 figure { margin: 0; }
+figure > svg { width: 100%; height: auto; display: block; }
 figure img { width: 100%; height: auto; display: block; border-radius: .4rem; }
 figcaption { font-size: .9rem; margin-top: .3rem; }
 .wide { overflow-x: auto; }
@@ -99,6 +101,21 @@ def picture(shown: Picture, alt: str, width: int, height: int) -> str:
         f'<picture>\n<source media="(prefers-color-scheme: dark)" srcset="{inline(shown.dark)}">\n'
         f'<img src="{inline(shown.light)}" alt="{escape(alt)}" width="{width}" height="{height}">\n</picture>'
     )
+
+
+def svg(drawing: str, alt: str, name: str) -> str:
+    """An SVG file as a part of a page, in the theme of the reader: the colours of `LIGHT` in it become the page's own.
+
+    alt: what it shows, for those who can't see it. name: of this drawing on the page, before all ids in it.
+    """
+    body = drawing[drawing.index("<svg") :]
+    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+    body = re.sub(r'\s(?:xmlns(?::\w+)?|version)="[^"]*"', "", body)
+    body = re.sub(r'\bid="', f'id="{name}-', body)
+    body = re.sub(r'(url\(#|href="#)', rf"\g<1>{name}-", body)
+    for variable, colour in LIGHT._asdict().items():
+        body = re.sub(re.escape(colour) + r"\b", f"var(--{variable})", body, flags=re.IGNORECASE)
+    return body.replace("<svg", f'<svg role="img" aria-label="{escape(alt)}"', 1)
 
 
 def inline(data: bytes, kind: str = "png") -> str:

@@ -7,7 +7,7 @@ from io import BytesIO
 import numpy as np
 from PIL import Image, ImageColor
 
-from detector.html import DARK, LIGHT, in_both_themes, page
+from detector.html import DARK, LIGHT, in_both_themes, page, svg
 
 
 def rgb(colour: str) -> np.ndarray:
@@ -33,3 +33,19 @@ def test_a_drawing_takes_the_dark_colours_and_mixtures_stay_the_same_mixtures() 
         # A colour table rounds each colour to a step of eight.
         np.testing.assert_allclose(shown[0], shares @ colours, atol=12)
         np.testing.assert_array_equal(shown[0, 0], colours[0])
+
+
+def test_a_drawing_of_lines_takes_the_pages_colours_and_keeps_its_ids_to_itself() -> None:
+    drawn = (
+        '<?xml version="1.0"?>\n<!DOCTYPE svg>\n<svg xmlns="http://www.w3.org/2000/svg" width="9pt" version="1.1">'
+        '<metadata><a href="http://example.org"/></metadata><defs><path id="m1"/></defs>'
+        f'<use xlink:href="#m1" style="stroke: {LIGHT.first}; fill: #0072b3"/>'
+        f'<g clip-path="url(#c)" fill="{LIGHT.ink.upper()}"/></svg>'
+    )
+    made = svg(drawn, 'a "curve" & more', "curve")
+    assert made.startswith('<svg role="img" aria-label="a &quot;curve&quot; &amp; more" width="9pt">')
+    assert "http" not in made
+    assert "metadata" not in made
+    assert '<path id="curve-m1"/>' in made
+    assert 'href="#curve-m1" style="stroke: var(--first); fill: #0072b3"' in made
+    assert 'clip-path="url(#curve-c)" fill="var(--ink)"' in made

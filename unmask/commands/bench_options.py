@@ -22,6 +22,20 @@ def _counts(type_: Any, tokens: Sequence[Token]) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(","))
 
 
+def numbers(type_: Any, tokens: Sequence[Token]) -> tuple[float, ...]:
+    """Numbers above zero, separated by commas, or `none`."""
+    text = ",".join(token.value for token in tokens)
+    if text == "none":
+        return ()
+    try:
+        found = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        found = (0.0,)
+    if not all(0 < number < 1e6 for number in found):
+        raise ValueError(f"{text!r} is not numbers above zero, such as 0.5,0.9, nor none")
+    return found
+
+
 Counts = Annotated[tuple[int, ...], Parameter(converter=_counts, n_tokens=1)]
 Seconds = Annotated[float, Parameter(validator=Number(gte=0.5, lte=86_400))]
 Photos = Annotated[Path | None, Parameter(name="--photos", help="Folder of photos to send (default: drawn photos).")]
