@@ -162,6 +162,7 @@ def report_of(
         "format": 2,
         "started": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
         "ok": all(run["requests"] and not wrong(run) for run in runs) and not any(each["failures"] for each in alternated),
+        "refused": sum(map(overloaded, runs)),
         "steady": all(run["steady"] for run in runs if run["loop"] == "closed"),
         "notes": notes,
         "about": dict(about),
@@ -185,8 +186,12 @@ def report_of(
 
 def wrong(run: Mapping[str, Any]) -> int:
     """Requests that failed for another reason than overload, which an open loop near the capacity has to expect."""
-    overload = sum(run.get("statuses", {}).get(status, 0) for status in (*OVERLOADED, DROPPED))
-    return int(run["failures"]) - overload
+    return int(run["failures"]) - overloaded(run)
+
+
+def overloaded(run: Mapping[str, Any]) -> int:
+    """Requests of an open loop that were refused for overload, or dropped as no connection was free."""
+    return sum(run.get("statuses", {}).get(status, 0) for status in (*OVERLOADED, DROPPED))
 
 
 def capacity(
