@@ -57,10 +57,11 @@ def curve(runs: Sequence[Run], roofline: float | None) -> str:
             alone: dict[str, Any] = {"color": COLOURS[protocol], "linestyle": "", "marker": marker, "ms": 5}
             alone["markerfacecolor"] = LIGHT.paper
             axes.plot([x for x, _ in points["closed"]], [y for _, y in points["closed"]], **alone)
-    axes.set_xlim(left=0)
     if roofline:
         axes.axvline(roofline, color=LIGHT.soft, linewidth=1, linestyle="--")
-        axes.annotate("roofline ", (roofline, 1), xycoords=("data", "axes fraction"), ha="right", va="top", color=LIGHT.soft)
+        name = axes.annotate("roofline ", (roofline, 1), xycoords=("data", "axes fraction"), ha="right", va="top")
+        name.set(color=LIGHT.soft, in_layout=False)
+    axes.set_xlim(left=0)
     _log_milliseconds(axes)
     keys = [_key(LABELS[name], color=COLOURS[name]) for name in dict.fromkeys(run["protocol"] for run in runs)]
     keys += [_key("p50", color=LIGHT.soft), _key("p99", color=LIGHT.soft, linestyle=":")]

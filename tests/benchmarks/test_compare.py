@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from benchmarks import compare
 from benchmarks.compare import BETTER, SAME, UNCLEAR, WORSE, compare_samples
+from benchmarks.load import closed_loop
+from benchmarks.load.checker import AnswerChecker
+from benchmarks.photos import Photo, drawn_photos
 from benchmarks.report.samples import NAME, SampleFile, read_samples, write_samples
+from tests.serve.running import RunningServer
 from unmask.__main__ import main
 
 NAME_OF_LOAD = "rest, 8 clients"
@@ -152,3 +159,24 @@ def test_files_without_a_common_load_are_refused(tmp_path: Path, capsys: pytest.
     assert main(["bench", "compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 1
     assert "one there, two here" in capsys.readouterr().err
     assert main(["bench", "compare", str(tmp_path / "a"), str(tmp_path / "missing")]) == 1
+
+
+def test_a_real_server_is_like_itself_and_slower_with_large_photos(
+    server: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same photos twice, and one that takes long to decode, in turn: whatever the machine does meets all three."""
+    monkeypatch.setattr(compare, "LEAST_ANSWERS", {"throughput": 10, "p50": 10, "p99": 10**9})
+    address = urlsplit(server.record.rest_url)
+    large = BytesIO()
+    Image.linear_gradient("L").resize((3000, 3000)).convert("RGB").save(large, "PNG")
+    photos = {"a": drawn_photos(8), "b": drawn_photos(8), "large": [Photo("large", large.getvalue())]}
+    rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in photos}
+    for name in ("a", "b", "large") * 6:
+        bodies = [photo.data for photo in photos[name]]
+        found = closed_loop.run(str(address.hostname), address.port or 80, bodies, clients=2, seconds=0.4)
+        problems = closed_loop.check(found, photos[name], AnswerChecker())
+        took = {"started": [r.started for r in found], "milliseconds": [r.milliseconds for r in found]}
+        rounds[name].append({"name": NAME_OF_LOAD, **took, "problems": problems})
+    a, b, slow = (file(tmp_path / name, *rounds[name]) for name in photos)
+    assert WORSE not in verdicts(a, b, tolerance=1.0).values()
+    assert verdicts(a, slow, tolerance=1.0) == {"throughput": WORSE, "p50": WORSE}
