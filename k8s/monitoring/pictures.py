@@ -41,7 +41,7 @@ STYLE = {
 
 
 class Source:
-    """A Prometheus, and the minutes that are drawn. shorten: applied to each query, for rules that run in quick motion."""
+    """A Prometheus, and the minutes that are drawn, up to `end`, or to now."""
 
     def __init__(self, url: str, minutes: float, end: float | None = None) -> None:
         self._http = httpx.Client(base_url=f"{url}/api/v1/", timeout=60, trust_env=False)
@@ -93,7 +93,7 @@ def shown(value: float, unit: str) -> str:
     if unit == "s":
         return f"{value:.3g} s" if value >= 1 else f"{1000 * value:.3g} ms"
     if unit == "bytes":
-        return f"{value / 2**30:.3g} GiB" if value >= 2**30 else f"{value / 2**20:.3g} MiB"
+        return f"{value / 1e9:.3g} GB" if value >= 1e9 else f"{value / 1e6:.3g} MB"
     return f"{value:.3g}" + {"reqps": "/s", "watt": " W"}.get(unit, "")
 
 
@@ -197,6 +197,7 @@ def _heat(axes: Axes, panel: Panel, source: Source) -> None:
     edge = minutes[-1] + minutes[1] - minutes[0]
     axes.pcolormesh([*minutes, edge], range(len(bounds) + 1), cells, cmap="Blues", rasterized=True)
     axes.set_yticks([n + 1 for n in range(0, len(bounds), 2)], [_edge(bounds[n], panel) for n in range(0, len(bounds), 2)])
+    axes.set_ylim(0, len(bounds))
     axes.grid(False)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} min"))
     return None
@@ -230,11 +231,12 @@ def main() -> None:
     """Draw every dashboard."""
     parser = argparse.ArgumentParser(description="Draw the dashboards from a Prometheus.")
     parser.add_argument("--prometheus", default="http://127.0.0.1:9090", metavar="URL", help="default: %(default)s")
-    parser.add_argument("--minutes", type=float, default=5.0, help="how many to draw, up to now; default: %(default)s")
+    parser.add_argument("--minutes", type=float, default=5.0, help="how many to draw, before `--until`; default: %(default)s")
+    parser.add_argument("--until", type=float, metavar="SECONDS", help="since 1970; default: now")
     parser.add_argument("--window", default="1m", help="of rates, in place of $__rate_interval; default: %(default)s")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the pictures")
     given = parser.parse_args()
-    source = Source(given.prometheus.rstrip("/"), given.minutes)
+    source = Source(given.prometheus.rstrip("/"), given.minutes, given.until)
     given.out.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context(STYLE):
         for board in boards():

@@ -10,8 +10,13 @@ from typing import Any
 import pytest
 import yaml
 
+from handlers.metrics import Metric
+from k8s.monitoring.queries import boards, panels
 from k8s.monitoring.render import HERE, PROMETHEUS_RULE, RULES, prometheus_rule
+from serve.metrics.declared import SupervisorMetric
+from serve.records.metrics import RequestMetric
 
+NAME = re.compile(r"\b(?:unmask_\w+|(?:instance|unmask):[\w:]+)")
 TESTS = HERE / "rules_test.yaml"
 SERIES = re.compile(r"(\w+)\{(.*)\}")
 needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian: prometheus)")
@@ -54,6 +59,19 @@ def test_each_alert_says_what_it_is_and_where_to_read_on(alerts):
         assert alert["labels"]["severity"] in {"critical", "warning", "info"}
         assert set(alert["annotations"]) == {"summary", "description", "runbook_url"}
         assert alert["annotations"]["runbook_url"] == f"docs/runbook.md#{alert['alert'].lower()}"
+
+
+def test_rules_and_dashboards_ask_for_what_is_measured_or_recorded():
+    known = set()
+    for declared in (each.value for metrics in (Metric, RequestMetric, SupervisorMetric) for each in metrics):
+        endings = {"Counter": ("_total",), "Histogram": ("_bucket", "_sum", "_count"), "Gauge": ("",)}[declared.kind]
+        known |= {declared.name + ending for ending in endings}
+    rules = [rule for group in yaml.safe_load(RULES.read_text(encoding="utf-8"))["groups"] for rule in group["rules"]]
+    known |= {rule["record"] for rule in rules if "record" in rule}
+    queries = [rule["expr"] for rule in rules]
+    queries += [target.expression for board in boards() for panel in panels(board, "1m") for target in panel.targets]
+    for query in queries:
+        assert set(NAME.findall(query)) <= known, query
 
 
 def test_each_alert_is_shown_firing_and_not_firing(alerts, cases):

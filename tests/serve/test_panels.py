@@ -19,6 +19,7 @@ import pytest
 
 from k8s.monitoring.queries import boards, panels
 from serve.client.client import GrpcClient, RestClient
+from tests.benchmarks.test_locust import awaited, locust
 from tests.prometheus import Prometheus, await_, scaled
 from tests.serve.conftest import NEW, OLD
 from tests.serve.running import RunningServer, asking
@@ -27,7 +28,6 @@ FACTOR = 60.0  # the rules' six hours are six minutes
 WINDOW = "10m"  # of the panels' rates, before it is scaled as the rules are
 QUEUE = 8
 CLIENTS = 7  # of which the last asks in bursts that the queue can't take
-LOAD = "load-test"  # its numbers are Locust's
 GPU = "GPU"  # the row of panels that have nothing to show without one
 
 
@@ -109,20 +109,24 @@ class Mixed:
         time.sleep(1)
 
 
-def test_under_a_load_of_every_kind_each_panel_has_data(watched: Watched, photos: list[bytes]) -> None:
+def test_under_a_load_of_every_kind_each_panel_has_data(watched: Watched, photos: list[bytes], tmp_path: Path) -> None:
     server, prometheus = watched.server, watched.prometheus
+    record = server.record
+    host = f"http://127.0.0.1:{record.ports['rest_port']}"
+    users = ("--headless", "--users", "2", "--host", host, "--grpc-address", record.grpc_target, "--prometheus-port", "0")
     labels = [
         {"version": version, "score": 0.1 + 0.08 * (n % 10), "label": ("real", "fake")[n % 2]}
         for version in (OLD, NEW)
         for n in range(250)
     ]
     mixed = Mixed(server, photos)
-    with mixed.close, asking(mixed.ask, CLIENTS):
-        posted = httpx.post(f"{server.record.supervisor_url}/feedback", json=labels, timeout=30, trust_env=False)
+    with mixed.close, asking(mixed.ask, CLIENTS), locust(tmp_path, "log", *users) as (process, log):
+        prometheus.watch(record.supervisor_url, locust=awaited(r"metrics: (http\S+)", process, log)[1])
+        posted = httpx.post(f"{record.supervisor_url}/feedback", json=labels, timeout=30, trust_env=False)
         assert posted.status_code == 200, posted.text
         for board in boards():
             for row, title, expression in queries(board):
-                if board == LOAD or row == GPU:
+                if row == GPU:
                     continue
                 where = f"{board}, {row}, {title}: {expression}"
                 await_(partial(prometheus.values, expression), where)

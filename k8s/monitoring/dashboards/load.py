@@ -35,7 +35,7 @@ def _clients() -> list[object]:
         lines(
             "Requests",
             "Requests per second, by protocol and what was asked for.",
-            Query("sum by (protocol, name) (rate(locust_requests_total[$__rate_interval]))", "{{protocol}} {{name}}"),
+            Query("sum by (protocol, name) (rate(locust_requests_total[$__rate_interval]))", "{{name}}"),
             unit="reqps",
             stacked=True,
         ),

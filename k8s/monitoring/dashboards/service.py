@@ -48,7 +48,7 @@ def _now() -> list[object]:
         number(
             "Error budget left",
             "Of what the availability objective allows to fail in 3 days.",
-            "1 - max(unmask:errors:ratio_rate3d{*}) / (1 - max(unmask:objective_availability:ratio))",
+            "clamp_min(1 - max(unmask:errors:ratio_rate3d{*}) / (1 - max(unmask:objective_availability:ratio)), 0)",
             unit="percentunit",
         ),
     ]
