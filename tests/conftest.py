@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Tests with these fixtures start a TorchServe or talk to one; those with the others wait for training or an export.
 SERVE_FIXTURES = {
     *("server", "frontend", "start", "torchscript_server", "small_server", "guarded", "both", "watched", "cell"),
-    "recorded",
+    *("recorded", "failing"),
 }
 SLOW_FIXTURES = {"artifacts", "tiny_run"}
 
