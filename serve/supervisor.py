@@ -28,6 +28,7 @@ from serve.metrics.gpu import GpuMetrics
 from serve.metrics.models import ModelMetrics
 from serve.metrics.worker_files import WorkerFiles
 from serve.ports import reserved_ports
+from serve.priorities import Intake
 from serve.record import FILE, announcement, management_url, record_of, take_lock
 from serve.records import Records
 from serve.settings import Settings
@@ -176,8 +177,9 @@ class Supervisor:
         """
         assert self._jvm is not None
         served = time.monotonic()
-        told = False
+        told, intake = False, Intake(self._jvm.pid)
         while not self._stop.wait(POLL_SECONDS):
+            intake.lower()
             if (code := self._jvm.poll()) is not None:
                 self._output.finish()
                 raise ServerDied(f"TorchServe ended with {code}; its last line: {last_line(self._output.lines())}")

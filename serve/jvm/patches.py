@@ -107,6 +107,13 @@ _RETRY_AFTER = Replace(
     stack=5,
 )
 
+# if (!keepAlive || code == 400), where it was code >= 400: only what can't be parsed leaves a connection that can't be used.
+_KEEP_ALIVE = Replace(
+    "sendHttpResponse",
+    old="iload 7\nsipush 400\nif_icmplt +38",
+    new="iload 7\nsipush 400\nif_icmpne +38",
+)
+
 # long delay = maxBatchDelay - 1: TorchServe makes its default, 100 ms, of a setting of 0, so the one rendered is one more.
 _DELAY = f"getfield {_SERVE}/wlm/Model.maxBatchDelay:I"
 _ONE_LESS_DELAY = Replace(
@@ -181,8 +188,8 @@ PATCHES: dict[str, Patch] = {
     ),
     f"{_SERVE}/util/NettyUtils": Patch(
         "705f3daad4559394afa0152e71fc358fc14baab42133c2cc09e3726e11c52933",
-        "e785bc6b8005d286a3825d3c4d614f0e0b5ddc2361d0249ac9b27a2604254cb8",
-        (draining.CLOSE_WITH_THE_ANSWER, _RETRY_AFTER, *access_lines.NETTY_UTILS),
+        "3377dd50c77c44c2c913658137c3764b0709276b8eab5a9e6ae788404d0bb85b",
+        (draining.CLOSE_WITH_THE_ANSWER, _RETRY_AFTER, _KEEP_ALIVE, *access_lines.NETTY_UTILS),
     ),
     f"{_SERVE}/wlm/Model": Patch(
         "7c5523f1fe77fe79aa32665469e17725e70518692abcf4987989ef72f10d4cff",

@@ -10,6 +10,8 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from serve.priorities import lower_this_thread
+
 PIPE_BYTES = 2**20  # the most that an unprivileged process may ask for (/proc/sys/fs/pipe-max-size)
 LINE_BYTES = 2**16  # no writer has a longer line: the frontend's request line and headers have 4 + 8 KiB at most
 READ_BYTES = 2**16  # more would be a mapping of its own for each read
@@ -95,6 +97,7 @@ class Reader:
         self._thread.join()
 
     def _run(self) -> None:
+        lower_this_thread()
         poll = select.poll()
         for pipe in self._pipes:
             poll.register(pipe.descriptor, select.POLLIN)

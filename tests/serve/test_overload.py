@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import statistics
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,8 +16,9 @@ import httpx
 import pytest
 
 from serve.client.grpc_stubs import load
+from serve.priorities import NICENESS
 from serve.settings import MODEL
-from tests.serve.running import RunningServer
+from tests.serve.running import PATIENCE, RunningServer
 
 QUEUE, BATCH = 10, 2
 
@@ -72,10 +75,28 @@ def test_ten_times_too_much_is_refused_at_once_and_what_is_admitted_waits_a_boun
     assert len(refused) > len(admitted)
     for _, response in refused:
         assert response.headers["Retry-After"] == "1"
+        assert response.headers["Connection"] == "keep-alive"
         assert "[overloaded]" in response.json()["message"]
     assert all("Retry-After" not in response.headers for _, response in answers if response.status_code == 200)
     assert statistics.median(seconds for seconds, _ in refused) < statistics.median(admitted) / 2
     assert admitted[int(len(admitted) * 0.99)] < bound
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="priorities of single threads are Linux's")
+def test_what_takes_requests_in_yields_to_the_workers(small_server):
+    """And no worker does: a process inherits the niceness of the thread that starts it."""
+    deadline = time.monotonic() + PATIENCE
+    lowered = min(os.getpriority(os.PRIO_PROCESS, 0) + NICENESS, 19)
+
+    def names() -> set[str]:
+        tasks = Path(f"/proc/{small_server.jvm.pid}/task").iterdir()
+        return {(task / "comm").read_text() for task in tasks if os.getpriority(os.PRIO_PROCESS, int(task.name)) == lowered}
+
+    while not any(name.startswith(("epollEventLoop", "nioEventLoop")) for name in names()):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert not any(name.startswith("W-") for name in names())
+    assert [worker.nice() for worker in small_server.workers()] == [os.getpriority(os.PRIO_PROCESS, 0)]
 
 
 def test_over_grpc_a_full_queue_is_resource_exhausted(small_server, slow_photo):
