@@ -96,6 +96,7 @@ class Cell:
     def quiet(self, *alerts: str) -> None:
         """Wait until none of the alerts fires: before the fault, that is as soon as Prometheus has seen the server."""
         self.prometheus.scrapes(4)
+        self.prometheus.awaited("up == 1", "a scrape in time")
         await_(lambda: not set(alerts) & self.prometheus.firing(), f"{alerts} do not fire", hint=self.prometheus.firing)
 
     def moves(self, query: str, provoke: Callable[[], object]) -> None:

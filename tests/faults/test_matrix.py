@@ -301,12 +301,11 @@ def test_a_version_answers_worse(cell, artifacts, tmp_path):
         ]
         httpx.post(f"{it.server.record.supervisor_url}/feedback", json=body * 5, timeout=30).raise_for_status()
 
-    label(old, OLD)
     it.quiet(*alerts)
     promoted(it)
     new = [it.server.predict(photo) for photo in it.photos]
     assert {verdict["model"]["version"] for verdict in new} == {NEW}
     it.moves('sum(unmask_feedback_total{version="2.0"})', lambda: label(new, NEW))
-    it.fires(*alerts)
+    it.fires(*alerts, again=lambda: (label(old, OLD), label(new, NEW)))  # both versions' labels within one window
     it.acts(*alerts)
     it.ends(*alerts)
