@@ -21,6 +21,7 @@ from tests.faults.runbook import Desk, sections
 from tests.prometheus import Prometheus, await_
 from tests.serve.running import RunningServer
 
+OVER_SECONDS = 2.0  # without an alert, until it counts as ended: several evaluations of its rule
 # Below those that the kernel gives to outgoing connections: a server that a command starts again finds its own ones free.
 FIRST_PORT, LAST_PORT = 20_000, 32_000
 
@@ -133,10 +134,17 @@ class Cell:
         return printed
 
     def ends(self, *alerts: str) -> None:
-        """Wait until the alerts are over."""
-        self.row.ended = await_(
-            lambda: not set(alerts) & self.prometheus.firing(), f"{alerts} end", hint=self.prometheus.firing
-        )
+        """Wait until the alerts are over, and stay so for a while: a gap in what a rule reads ends none."""
+        start = last = time.monotonic()
+
+        def over() -> bool:
+            nonlocal last
+            if set(alerts) & self.prometheus.firing():
+                last = time.monotonic()
+            return time.monotonic() - last > OVER_SECONDS
+
+        await_(over, f"{alerts} end", hint=self.prometheus.firing)
+        self.row.ended = last - start
 
     def close(self) -> None:
         """End the server, one that an action has started, and Prometheus."""
