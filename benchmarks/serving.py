@@ -18,8 +18,9 @@ import psutil
 
 from benchmarks.load.generator import Target
 from detector import Manifest, UsageError
-from serve import control, process
+from serve import control
 from serve.errors import StartupFailed
+from serve.processes import process
 from serve.settings import Settings
 
 STOP_SECONDS = 45  # the server's own drain limit and a margin

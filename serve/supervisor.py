@@ -16,7 +16,6 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics
 
 from detector.errors import UnmaskError
-from serve import process
 from serve.drain import Drain
 from serve.errors import ServerDied
 from serve.health import HealthServer
@@ -28,7 +27,9 @@ from serve.metrics.gpu import GpuMetrics
 from serve.metrics.models import ModelMetrics
 from serve.metrics.worker_files import WorkerFiles
 from serve.ports import reserved_ports
-from serve.priorities import Intake
+from serve.processes import process
+from serve.processes.priorities import Intake
+from serve.processes.workers import Workers
 from serve.record import FILE, announcement, management_url, record_of, take_lock
 from serve.records import Records
 from serve.settings import Settings
@@ -39,7 +40,6 @@ from serve.torchserve.management import Management
 from serve.torchserve.render import Command, Layout, render
 from serve.warm_up import warm_up
 from serve.watch import Watch
-from serve.workers import Workers
 
 POLL_SECONDS = 0.5
 # For the JVM to close its connections, which takes it 0.03; then it waits two seconds for work that none of them can bring.

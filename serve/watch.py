@@ -18,7 +18,7 @@ from serve.torchserve.management import Management, ModelStatus
 
 if TYPE_CHECKING:
     from serve.metrics.worker_files import WorkerFiles
-    from serve.workers import Workers
+    from serve.processes.workers import Workers
 
 STALE_SECONDS = 10.0  # a look at the model older than this says nothing
 

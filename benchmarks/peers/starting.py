@@ -20,8 +20,8 @@ from benchmarks.load.process import ROOT
 from benchmarks.peers import PEERS
 from benchmarks.serving import Server
 from detector.cpus import available_cpus
-from serve import process
 from serve.errors import StartupFailed
+from serve.processes import process
 from serve.settings import LOOPBACK, MODEL, Settings
 
 ENVIRONMENTS = ROOT / ".venv-peers"

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from serve.priorities import lower_this_thread
+from serve.processes.priorities import lower_this_thread
 
 PIPE_BYTES = 2**20  # the most that an unprivileged process may ask for (/proc/sys/fs/pipe-max-size)
 LINE_BYTES = 2**16  # no writer has a longer line: the frontend's request line and headers have 4 + 8 KiB at most

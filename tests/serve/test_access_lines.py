@@ -19,9 +19,9 @@ import httpx
 import psutil
 import pytest
 
-from serve import process
 from serve.client.grpc_stubs import load
 from serve.ports import reserved_ports
+from serve.processes import process
 from serve.record import management_url
 from serve.settings import MODEL, Settings
 from serve.torchserve.artifacts import install_archives

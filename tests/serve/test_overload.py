@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from serve.client.grpc_stubs import load
-from serve.priorities import NICENESS
+from serve.processes.priorities import NICENESS
 from serve.settings import MODEL
 from tests.serve.running import PATIENCE, RunningServer
 

@@ -13,7 +13,7 @@ import pytest
 from detector import FileError
 from serve.client import grpc_stubs
 from serve.jvm import java
-from serve.process import start, stop
+from serve.processes.process import start, stop
 
 
 def test_java_home_is_taken_at_its_word(tmp_path):

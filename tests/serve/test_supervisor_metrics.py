@@ -19,8 +19,8 @@ from serve.metrics.feedback import MOST, Feedback, Label, read_labels
 from serve.metrics.gpu import GpuMetrics
 from serve.metrics.jvm import read_counters
 from serve.metrics.models import ModelMetrics
+from serve.processes.workers import LAST_WORDS_SECONDS, OomKills, Workers
 from serve.settings import Settings
-from serve.workers import LAST_WORDS_SECONDS, OomKills, Workers
 
 
 def values(collector) -> dict[tuple[str, ...], float]:
