@@ -186,8 +186,14 @@ class Supervisor:
             status = self._watch.look()
             if self._watch.hung != told:
                 told = not told
-                word, level = ("torchserve_hung", "error") if told else ("torchserve_answers_again", "info")
-                self._log.emit(word, level, silent_seconds=round(self._watch.silent))
+                silent = round(self._watch.silent)
+                if told:
+                    message = f"TorchServe has not answered for {silent} s"
+                    self._log.emit("torchserve_hung", "error", message=message, silent_seconds=silent)
+                else:
+                    self._log.emit(
+                        "torchserve_answers_again", "info", message="TorchServe answers again", silent_seconds=silent
+                    )
             if self._watch.silent > 2 * self._settings.liveness_timeout:
                 raise ServerDied(f"TorchServe has not answered for {self._watch.silent:.0f} s")
             if status is not None and status.serving:

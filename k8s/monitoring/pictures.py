@@ -24,6 +24,8 @@ from k8s.monitoring.queries import Panel, boards, panels
 POINTS = 120  # of a line
 COLUMN, ROW, HEAD = 0.62, 0.36, 0.42  # inches of Grafana's columns and rows, and of a row's title
 Series = tuple[str, list[float], list[float]]
+_NAMED = {"green": "#37872d", "yellow": "#e0b400", "orange": "#e0752d", "red": "#c4162a"}
+_LEVELS = (_NAMED["green"], _NAMED["orange"], _NAMED["red"])  # below, between and above a panel's limits
 STYLE = {
     "font.size": 8,
     "axes.titlesize": 9,
@@ -137,7 +139,8 @@ def _lines(axes: Axes, panel: Panel, source: Source) -> None:
     if panel.stacked:
         minutes = sorted({x for _, xs, _ in series for x in xs})
         heights = [[dict(zip(xs, ys, strict=True)).get(x, 0.0) for x in minutes] for _, xs, ys in series]
-        axes.stackplot(minutes, heights, labels=[name for name, _, _ in series], alpha=0.75, linewidth=0)
+        colors = [_color(name, panel, at) for at, (name, _, _) in enumerate(series)]
+        axes.stackplot(minutes, heights, labels=[name for name, _, _ in series], colors=colors, alpha=0.75, linewidth=0)
     else:
         for name, xs, ys in series:
             axes.plot(xs, ys, label=name, linewidth=1.2)
@@ -154,14 +157,19 @@ def _lines(axes: Axes, panel: Panel, source: Source) -> None:
     return None
 
 
+def _color(name: str, panel: Panel, at: int) -> str:
+    """The color of a series: the panel's own by its name, or the next of the cycle."""
+    return next((_NAMED[color] for pattern, color in panel.colors.items() if re.fullmatch(pattern, name)), f"C{at}")
+
+
 def _number(axes: Axes, panel: Panel, source: Source) -> None:
     axes.axis("off")
     values = [value for _, value in source.now(panel.targets[0].expression)]
     if not values:
         return _nothing(axes)
-    color = ("#37872d", "#e0752d", "#c4162a")[-1 if len(panel.limits) == 1 and values[0] > panel.limits[0] else 0]
+    color = _LEVELS[-1 if len(panel.limits) == 1 and values[0] > panel.limits[0] else 0]
     if len(panel.limits) == 2:
-        color = ("#37872d", "#e0752d", "#c4162a")[sum(values[0] > limit for limit in panel.limits)]
+        color = _LEVELS[sum(values[0] > limit for limit in panel.limits)]
     axes.text(0.5, 0.45, shown(values[0], panel.unit), ha="center", va="center", fontsize=20, color=color)
     return None
 

@@ -23,7 +23,7 @@ class Target:
 @dataclass(frozen=True)
 class Panel:
     """A panel. row: the title of its row. place: x, y, width and height on Grafana's grid of 24 columns. limits: of its
-    thresholds. stacked: whether its areas are piled up."""
+    thresholds. stacked: whether its areas are piled up. colors: of its series, by a regular expression of their legend."""
 
     board: str
     row: str
@@ -35,6 +35,7 @@ class Panel:
     limits: tuple[float, ...]
     stacked: bool
     most: float | None
+    colors: dict[str, str]
 
 
 def boards() -> list[str]:
@@ -63,6 +64,10 @@ def panels(board: str, window: str) -> Iterator[Panel]:
             tuple(step["value"] for step in steps if step["value"] is not None),
             custom.get("stacking", {}).get("mode") == "normal",
             defaults.get("max"),
+            {
+                each["matcher"]["options"].strip("/"): each["properties"][0]["value"]["fixedColor"]
+                for each in panel.get("fieldConfig", {}).get("overrides", [])
+            },
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from grafana_foundation_sdk.builders import barchart, common, dashboard, heatmap, prometheus, stat, table, timeseries
@@ -17,6 +18,7 @@ from grafana_foundation_sdk.models.dashboard import (
     DashboardCursorSync,
     DataSourceRef,
     DataTransformerConfig,
+    DynamicConfigValue,
     Threshold,
     ThresholdsMode,
     VariableHide,
@@ -28,6 +30,13 @@ from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 WHERE = 'namespace=~"$namespace",job=~"$job"'
 SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 WIDTH = 24
+STATUS_COLORS = {
+    "/^(200|OK)$/": "green",
+    "/^(4..|CANCELLED|NOT_FOUND|INVALID_ARGUMENT|PERMISSION_DENIED)$/": "yellow",
+    "/^(503|RESOURCE_EXHAUSTED)$/": "orange",
+    "/^(50[0-24-9]|INTERNAL|UNAVAILABLE|UNKNOWN|DEADLINE_EXCEEDED|DATA_LOSS|ABORTED)$/": "red",
+}
+"""Of what clients got: a verdict, an error of theirs, a refusal, an error of the server's."""
 
 
 class Query(NamedTuple):
@@ -46,8 +55,10 @@ def lines(
     stacked: bool = False,
     limits: tuple[float, ...] = (),
     most: float | None = None,
+    colors: Mapping[str, str] | None = None,
 ) -> timeseries.Panel:
-    """A panel of lines over time. stacked: as areas, one on the other. limits: dashed lines. most: the axis' upper end."""
+    """A panel of lines over time. stacked: as areas, one on the other. limits: dashed lines. most: the axis' upper end.
+    colors: by a regular expression of the legend."""
     panel = (
         timeseries.Panel()
         .title(title)
@@ -72,6 +83,9 @@ def lines(
         panel = panel.thresholds(_thresholds(limits)).thresholds_style(
             common.GraphThresholdsStyleConfig().mode(GraphTresholdsStyleMode.DASHED)
         )
+    for pattern, color in (colors or {}).items():
+        fixed = DynamicConfigValue(id_val="color", value={"mode": "fixed", "fixedColor": color})
+        panel = panel.override_by_regexp(pattern, [fixed])
     for target in _targets(queries):
         panel = panel.with_target(target)
     return panel

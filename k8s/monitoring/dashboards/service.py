@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
-from k8s.monitoring.dashboards.panels import Query, board, density, lines, number
+from k8s.monitoring.dashboards.panels import STATUS_COLORS, Query, board, density, lines, number
 
 BURN = "unmask:errors:ratio_rate{window}{{*}} / on () group_left () (1 - unmask:objective_availability:ratio)"
 QUANTILE = (
@@ -46,10 +46,11 @@ def _now() -> list[object]:
             limits=(0.5, 0.8),
         ),
         number(
-            "Error budget left",
+            "Error budget used",
             "Of what the availability objective allows to fail in 3 days.",
-            "clamp_min(1 - max(unmask:errors:ratio_rate3d{*}) / (1 - max(unmask:objective_availability:ratio)), 0)",
+            "max(unmask:errors:ratio_rate3d{*}) / (1 - max(unmask:objective_availability:ratio))",
             unit="percentunit",
+            limits=(0.5, 1.0),
         ),
     ]
 
@@ -69,6 +70,7 @@ def _rate_and_errors() -> list[object]:
             Query("sum by (code) (rate(unmask_requests_total{*}[$__rate_interval])) > 0", "{{code}}"),
             unit="reqps",
             stacked=True,
+            colors=STATUS_COLORS,
         ),
         lines(
             "Failed and refused",
