@@ -35,13 +35,13 @@ class SupervisorMetric(Enum):
     DEFAULT_VERSION = _gauge("default_version", "1 for the version that answers where a request names none.", "version")
     SCORE_REFERENCE = _gauge(
         "score_reference",
-        "Share of the manifest's reference photos whose score lies above `previous` and up to `le`.",
-        *("version", "le", "previous"),
+        "Share of the manifest's reference photos whose score lies above `lower` and up to `upper`.",
+        *("version", "upper", "lower"),
     )
     SCORE_UNCERTAIN = _gauge(
         "score_uncertain",
         "1 for each bin of the reference that has scores within 0.1 of the threshold, 0 for the others.",
-        *("version", "le", "previous"),
+        *("version", "upper", "lower"),
     )
     BUILD_INFO = _gauge("build_info", "1, with what runs here.", "version", "python", "torchserve", "onnxruntime")
     WORKER_MEMORY = _gauge("worker_resident_memory_bytes", "Memory of a worker that is in RAM.", "pid")

@@ -35,11 +35,11 @@ def _families(settings: Settings, manifests: Mapping[str, Manifest], release: st
         sha256 = manifest.files[settings.archive_name]
         info.add_metric([name, manifest.model.backbone, settings.archive, sha256, _bound(manifest.threshold)], 1)
         edges, counts = manifest.reference_scores.get("edges", []), manifest.reference_scores.get("counts", [])
-        for previous, le, count in zip(edges, edges[1:], counts, strict=False):
-            labels = [name, _bound(le), _bound(previous)]
+        for lower, upper, count in zip(edges, edges[1:], counts, strict=False):
+            labels = [name, _bound(upper), _bound(lower)]
             reference.add_metric(labels, count / max(sum(counts), 1))
             # Known from outside by labels alone, of which PromQL makes no numbers.
-            near = previous < manifest.threshold + UNCERTAIN and le > manifest.threshold - UNCERTAIN
+            near = lower < manifest.threshold + UNCERTAIN and upper > manifest.threshold - UNCERTAIN
             uncertain.add_metric(labels, near)
     build.add_metric([release, platform.python_version(), _installed("torchserve"), _installed(*RUNTIMES)], 1)
     return [each for each in (info, reference, uncertain, build) if each.samples]

@@ -89,7 +89,20 @@ def url() -> Iterator[str]:
 def test_wrong_answers_are_counted_one_by_one_with_their_reasons(
     url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = ["--protocol", "rest", "--users", "1", "--duration", "2", "--warm-up", "1", "--photo-count", "3"]
+    options = [
+        "--protocol",
+        "rest",
+        "--users",
+        "1",
+        "--duration",
+        "2",
+        "--warm-up",
+        "1",
+        "--photo-count",
+        "3",
+        "--shares",
+        "none",
+    ]
     assert main(["bench", "run", "--target", url, "--target-metrics", url, *options, "--out", str(tmp_path)]) == 1
     assert "not every request" in capsys.readouterr().err
     run = json.loads((tmp_path / "report.json").read_text())["runs"][0]

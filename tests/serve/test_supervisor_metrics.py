@@ -109,7 +109,7 @@ def test_versions_have_their_archive_and_the_shares_of_their_reference_scores(ar
     sha256 = manifest.files["detector-onnx.mar"]
     assert found["unmask_model_info", "onnx", manifest.model.backbone, sha256, "0.5", "1.0"] == 1
     shares = {key[1:]: value for key, value in found.items() if key[0] == "unmask_score_reference"}
-    assert shares == {("0.5", "0.0", "1.0"): 0.4, ("1.0", "0.5", "1.0"): 0.6}
+    assert shares == {("0.0", "0.5", "1.0"): 0.4, ("0.5", "1.0", "1.0"): 0.6}
     (build,) = [key for key in found if key[0] == "unmask_build_info"]
     assert "9.9" in build
     assert "0.12.0" in build
