@@ -17,7 +17,7 @@ from benchmarks.report.samples import read_samples
 from tests.conftest import ROOT
 from unmask.__main__ import main
 
-CLIENTS, ROUNDS = (1, 3), 2
+CLIENTS, ROUNDS = (3,), 2
 PLAIN = Peer("A plain server", "pillow", ("python", "-m", "tests.benchmarks.plain_peer", "{port}"), "a thread for each client")
 BROKEN = Peer("A broken server", "pillow", ("python", "-c", "raise SystemExit('it has no model')"), "not at all")
 
@@ -37,7 +37,7 @@ def out(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder, environments = tmp_path_factory.mktemp("peers") / "reports", tmp_path_factory.mktemp("environments")
     environment(environments, "plain")
     environment(environments, "broken")
-    options = ["--clients", "1,3", "--seconds", "1", "--warm-up", "1", "--photo-count", "10", "--rounds", str(ROUNDS)]
+    options = ["--clients", "3", "--seconds", "1", "--warm-up", "1", "--photo-count", "10", "--rounds", str(ROUNDS)]
     options += ["--roofline-seconds", "0.5", "--peers", "plain,broken,ray", "--workers", "1"]
     before = {p.pid for p in psutil.Process().children(recursive=True)}
     with pytest.MonkeyPatch.context() as patch:
