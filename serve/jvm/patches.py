@@ -13,7 +13,7 @@ from pathlib import Path
 
 from detector.errors import FileError
 from serve.errors import ClassFileError
-from serve.jvm import access_lines, draining, job_facts
+from serve.jvm import access_lines, draining, job_facts, session
 from serve.jvm.changes import Patch, Replace, Reword
 from serve.jvm.classfile import JavaClass
 
@@ -198,8 +198,8 @@ PATCHES: dict[str, Patch] = {
     ),
     f"{_SERVE}/http/Session": Patch(
         "08cab9ac58d796c7a9553efc84e485efd299a7d75f00860395dbdc2762613181",
-        "da7d5296a24dd44199f6f2d5be8e684a30c2bb7cafcb9293a367826c97b4bb1d",
-        access_lines.SESSION,
+        "1724beb315ef0a6398eb343afaaf690c7d9e93b0439f39ca75174c34de84725c",
+        session.CHANGES,
     ),
     f"{_SERVE}/grpcimpl/GRPCInterceptor": Patch(
         "43ccf60fdede17fb9194c59ccf2304d47d94a60884a0880a91595e6e33b53292",
