@@ -19,6 +19,7 @@ import psutil
 import yaml
 
 from tests.conftest import ROOT
+from tests.waiting import awaited
 
 SCRAPE_SECONDS = 0.25
 SHORTEST_WINDOW = 8 * SCRAPE_SECONDS  # `rate` needs two samples, and a busy machine skips some
@@ -206,7 +207,5 @@ class Prometheus:
 def await_(condition: Callable[[], object], what: str, patience: float = PATIENCE, hint: Callable[[], object] = str) -> float:
     """Wait until a condition holds; the seconds that it took. `what` says it in the error, `hint` what was seen instead."""
     start = time.monotonic()
-    while not condition():
-        assert time.monotonic() - start < patience, f"not after {patience:.0f} s: {what} {hint()}"
-        time.sleep(0.05)
+    awaited(condition, patience=patience, hint=lambda: f"{what} {hint()}")
     return time.monotonic() - start

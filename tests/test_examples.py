@@ -6,7 +6,6 @@ Each block that is marked `sh` or `python` is run, in its page's order and in on
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -23,6 +22,7 @@ from detector.scorer import Scorer
 from detector.tolerance import LOGIT, disagreement
 from serve.record import find_record
 from tests.conftest import ROOT
+from tests.shell import environment
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(
@@ -65,17 +65,7 @@ class Folder:
 
     def __init__(self, path: Path, state: Path) -> None:
         self.path, self.state = path, state
-        programs = path / ".bin"
-        programs.mkdir()
-        for name, arguments in (("unmask", "-m unmask "), ("python", "")):
-            program = programs / name
-            program.write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments}"$@"\n')
-            program.chmod(0o755)
-        self.environment = os.environ | {
-            "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONPATH": str(ROOT),
-            "UNMASK_STATE": str(state),
-        }
+        self.environment = environment(path, state)
 
     def run(self, page: Path) -> list[str]:
         """What each block that is run prints; the JSON that a page shows has the keys of the answer."""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from serve.record import find_record
 from tests.conftest import ROOT
+from tests.shell import environment
 
 RUNBOOK = ROOT / "docs" / "runbook.md"
 _SECTION = re.compile(r"^## (?P<name>Unmask\w+)\s*$(?P<text>.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
@@ -46,20 +45,8 @@ class Desk:
     """
 
     def __init__(self, folder: Path, state: Path, settings: dict[str, str]) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         self.folder, self._state, self.prometheus_url = folder, state, ""
-        programs = folder / ".bin"
-        programs.mkdir()
-        for name, arguments in (("unmask", "-m unmask "), ("python", "")):
-            program = programs / name
-            program.write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments}"$@"\n')
-            program.chmod(0o755)
-        self._environment = os.environ | {
-            "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONPATH": str(ROOT),
-            "UNMASK_STATE": str(state),
-            **settings,
-        }
+        self._environment = environment(folder, state) | settings
 
     def run(self, section: Section) -> str:
         """What the section's commands print, one block after another. A block that fails is an error."""

@@ -18,7 +18,8 @@ from tests.faults.cell import Cell
 from tests.faults.load import WRK, Wrk
 from tests.faults.versions import broken, heavy, swapped
 from tests.prometheus import await_
-from tests.serve.running import PATIENCE, survivors
+from tests.serve.running import survivors
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.faults
 

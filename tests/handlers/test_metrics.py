@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 
 import pytest
@@ -66,6 +67,7 @@ def test_photos_are_counted_and_not_requests(worked):
 
 
 def test_stages_are_those_of_each_request_and_all_labels_are_there_from_the_start(worked, archives):
+    start = time.monotonic()
     samples = worked(
         """
 import time
@@ -81,7 +83,7 @@ core.answer([Item({"data": photo}, explain=True)])
         for stage in ("queue", "read", "decode", "inference", "postprocess", "explain")
     }
     assert counts == {"queue": 1, "read": 5, "decode": 5, "inference": 4, "postprocess": 4, "explain": 1}
-    assert 0.25 <= samples("unmask_stage_seconds_sum", {"stage": "queue"}) < 60
+    assert 0.25 <= samples("unmask_stage_seconds_sum", {"stage": "queue"}) < 0.25 + time.monotonic() - start
     found = {error.code: samples("unmask_photo_errors_total", {"code": error.code}) for error in answered_errors()}
     assert found.pop("unsupported_format") == 2
     assert found.pop("client_closed_request") == 1

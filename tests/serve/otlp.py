@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,7 +11,7 @@ from typing import Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest, ExportTraceServiceResponse
 
-PATIENCE = 60.0  # seconds; spans are sent every five
+from tests.waiting import awaited
 
 
 @dataclass(frozen=True)
@@ -85,11 +84,12 @@ class Receiver:
 
     def awaited(self, wanted: Callable[[Received], bool], count: int = 1) -> list[Received]:
         """So many spans of this kind, as soon as they have come."""
-        deadline = time.monotonic() + PATIENCE
-        while len(found := [span for span in list(self.spans) if wanted(span)]) < count:
-            assert time.monotonic() < deadline, [span.name for span in self.spans]
-            time.sleep(0.05)
-        return found
+        found = awaited(
+            lambda: [span for span in list(self.spans) if wanted(span)],
+            lambda spans: len(spans) >= count,
+            hint=lambda: [span.name for span in self.spans],
+        )
+        return list(found)
 
     def close(self) -> None:
         """Stop listening."""

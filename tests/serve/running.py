@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -23,11 +22,11 @@ import psutil
 
 from serve.client.client import GrpcClient, RestClient
 from serve.record import Record, find_record
+from tests.waiting import PATIENCE, awaited
 from unmask.__main__ import main
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "-m", "unmask"]
-PATIENCE = 120.0  # seconds; only a hang is that slow
 
 
 def unmask(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -108,20 +107,21 @@ class RunningServer:
     @property
     def record(self) -> Record:
         """Where it listens."""
-        deadline = time.monotonic() + PATIENCE
-        while (record := find_record(self.state)) is None:
+
+        def found() -> Record | None:
             assert self.process.poll() is None, self.output
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        return record
+            return find_record(self.state)
+
+        return awaited(found)
 
     def await_ready(self) -> RunningServer:
         """Wait for `/readyz`."""
-        deadline = time.monotonic() + PATIENCE
-        while self.probe("readyz")[0] != 200:
+
+        def ready() -> bool:
             assert self.process.poll() is None, self.output
-            assert time.monotonic() < deadline, self.output
-            time.sleep(0.05)
+            return self.probe("readyz")[0] == 200
+
+        awaited(ready, hint=lambda: self.output)
         self.rest, self.grpc = RestClient(self.record.rest_url), GrpcClient(self.record.grpc_target)
         self._clients = [self.rest, self.grpc]
         return self

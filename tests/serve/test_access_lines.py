@@ -27,7 +27,7 @@ from serve.settings import MODEL, Settings
 from serve.torchserve.artifacts import install_archives
 from serve.torchserve.management import Management
 from serve.torchserve.render import BODY_MARGIN, Layout, render
-from tests.serve.running import PATIENCE
+from tests.waiting import PATIENCE
 
 LINE = re.compile(
     r"(?P<listener>grpc|/\S+:\d+)\t(?P<code>\d+)\t(?P<nanoseconds>\d+)\t(?P<arrival>\d+)\t(?P<job>[0-9a-f-]{36})\t(?P<id>\S+)\t"

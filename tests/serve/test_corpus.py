@@ -15,7 +15,8 @@ import pytest
 from detector.scorer import Scorer
 from detector.tolerance import PROBABILITY, disagreement
 from tests import mutated
-from tests.serve.running import PATIENCE, ROOT, RunningServer
+from tests.serve.running import ROOT, RunningServer
+from tests.waiting import PATIENCE
 
 pytestmark = [pytest.mark.slow, pytest.mark.serve]
 

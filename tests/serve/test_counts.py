@@ -16,7 +16,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.faults.load import CUT, NO_ANSWER, WRK, Clients, Wrk
 from tests.prometheus import await_
-from tests.serve.running import PATIENCE, RunningServer
+from tests.serve.running import RunningServer
+from tests.waiting import PATIENCE
 
 PROTOCOLS = ("rest", "grpc")
 DURATIONS = [pytest.param(2, id="short"), pytest.param(20, id="long", marks=pytest.mark.faults)]  # seconds

@@ -18,7 +18,8 @@ import grpc
 from serve.client.grpc_stubs import load
 from serve.settings import MODEL
 from tests.serve.balancer import Balancer
-from tests.serve.running import PATIENCE, asking
+from tests.serve.running import asking
+from tests.waiting import PATIENCE
 
 REPLACED_UNDER = int(os.environ.get("REPLACED_UNDER", "500"))  # requests
 LIMIT = 60  # seconds

@@ -17,7 +17,8 @@ import psutil
 from serve.client import grpc_stubs
 from serve.settings import MODEL
 from tests.conftest import encode
-from tests.serve.running import PATIENCE, ROOT, RunningServer, asking
+from tests.serve.running import ROOT, RunningServer, asking
+from tests.waiting import PATIENCE
 
 CALLS = 300  # while servers are replaced
 CLIENTS = 6

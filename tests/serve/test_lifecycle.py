@@ -23,7 +23,8 @@ from serve.record import find_record, record_of
 from serve.settings import Settings
 from serve.torchserve.artifacts import install_archives
 from serve.torchserve.render import Layout
-from tests.serve.running import PATIENCE, asking, serve, serve_process, survivors
+from tests.serve.running import asking, serve, serve_process, survivors
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.serve
 

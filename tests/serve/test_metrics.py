@@ -11,6 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from handlers.metrics import STAGES
+from tests.waiting import PATIENCE, awaited
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
@@ -33,10 +34,8 @@ def test_one_request_with_good_and_bad_photos_is_one_request_and_its_photos_are_
     before = Page(server)
     answer = server.post(content=json.dumps({"instances": texts}), headers={"Content-Type": "application/json"})
     assert [each["ok"] for each in answer.json()["predictions"]] == [True] * 20 + [False] * 5
-    deadline = time.monotonic() + 30
-    while (after := Page(server)).sum("unmask_requests_total") == before.sum("unmask_requests_total"):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    requests = before.sum("unmask_requests_total")
+    after = awaited(lambda: Page(server), lambda page: page.sum("unmask_requests_total") != requests)
 
     def added(name: str, **labels: str) -> float:
         return after.sum(name, **labels) - before.sum(name, **labels)
@@ -83,16 +82,17 @@ def test_the_headers_of_an_answer_repeat_the_requests_id_and_trace(server, photo
 
 def test_a_client_can_not_speak_for_the_frontend(server, photos):
     sent = {"Content-Type": "image/jpeg", "unmask-open": "false", "unmask-begin": "1", "unmask-queue": "7"}
-    before = Page(server).sum("unmask_stage_seconds_sum", stage="queue")
+    start, before = time.monotonic(), Page(server).sum("unmask_stage_seconds_sum", stage="queue")
     assert server.post(content=photos[0], headers=sent).json()["ok"]
-    assert Page(server).sum("unmask_stage_seconds_sum", stage="queue") - before < 60
+    added = Page(server).sum("unmask_stage_seconds_sum", stage="queue") - before
+    assert added < time.monotonic() - start  # no request of this test waited longer than the test
 
 
 def test_requests_are_answered_and_counted_when_the_metrics_folder_is_removed(server, photos):
     folder = server.state / "metrics"
     before, sent = Page(server).sum("unmask_photos_total"), 0
     shutil.rmtree(folder)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while len(list(folder.glob("counter_*.db"))) < len(server.workers()) or sent < 10:
         assert server.predict(photos[0], grpc=sent % 2 == 1)["ok"]
         sent += 1

@@ -18,7 +18,8 @@ import pytest
 from serve.client.grpc_stubs import load
 from serve.processes.priorities import NICENESS
 from serve.settings import MODEL
-from tests.serve.running import PATIENCE, RunningServer
+from tests.serve.running import RunningServer
+from tests.waiting import awaited
 
 QUEUE, BATCH = 10, 2
 
@@ -85,16 +86,13 @@ def test_ten_times_too_much_is_refused_at_once_and_what_is_admitted_waits_a_boun
 @pytest.mark.skipif(sys.platform != "linux", reason="priorities of single threads are Linux's")
 def test_what_takes_requests_in_yields_to_the_workers(small_server):
     """And no worker does: a process inherits the niceness of the thread that starts it."""
-    deadline = time.monotonic() + PATIENCE
     lowered = min(os.getpriority(os.PRIO_PROCESS, 0) + NICENESS, 19)
 
     def names() -> set[str]:
         tasks = Path(f"/proc/{small_server.jvm.pid}/task").iterdir()
         return {(task / "comm").read_text() for task in tasks if os.getpriority(os.PRIO_PROCESS, int(task.name)) == lowered}
 
-    while not any(name.startswith(("epollEventLoop", "nioEventLoop")) for name in names()):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    awaited(names, lambda found: any(name.startswith(("epollEventLoop", "nioEventLoop")) for name in found))
     assert not any(name.startswith("W-") for name in names())
     assert [worker.nice() for worker in small_server.workers()] == [os.getpriority(os.PRIO_PROCESS, 0)]
 

@@ -8,7 +8,7 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from unittest import mock
@@ -19,7 +19,8 @@ import pytest
 
 from serve.client.grpc_stubs import load
 from tests.serve.otlp import Received, Receiver
-from tests.serve.running import PATIENCE, RunningServer
+from tests.serve.running import RunningServer
+from tests.waiting import awaited
 
 TRACE, CALLER = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 TRACEPARENT = f"00-{TRACE}-{CALLER}-01"
@@ -65,15 +66,6 @@ def requests_of_torchserve(server: RunningServer) -> int:
     url = f"http://127.0.0.1:{server.record.ports['metrics_port']}/metrics"
     page = httpx.get(url, timeout=30, trust_env=False).text
     return sum(int(float(line.split()[-1])) for line in page.splitlines() if line.startswith("ts_inference_requests_total{"))
-
-
-def awaited(found: Callable[[], Any], wanted: Callable[[Any], bool] = bool) -> Any:
-    """What `found` returns as soon as it is what is wanted: lines are written a moment after the answer."""
-    deadline = time.monotonic() + PATIENCE
-    while not wanted(value := found()):
-        assert time.monotonic() < deadline, value
-        time.sleep(0.05)
-    return value
 
 
 def logged(server: RunningServer, request_id: str) -> dict[str, Any]:

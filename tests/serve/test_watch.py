@@ -7,7 +7,6 @@ import json
 import signal
 import socket
 import struct
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,14 +14,8 @@ import httpx
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from tests.serve.running import PATIENCE, RunningServer, serve, unmask
-
-
-def until(true, *, seconds: float = PATIENCE) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+from tests.serve.running import RunningServer, serve, unmask
+from tests.waiting import PATIENCE, awaited
 
 
 def test_metrics_come_as_text_or_openmetrics_and_packed_as_they_are_asked_for(server):
@@ -121,16 +114,16 @@ def test_workers_that_are_killed_again_and_again_lose_no_count_and_pile_up_no_fi
         for photo in photos[:3]:
             assert failing.predict(photo)["ok"]
         counted += 3
-        until(lambda: failing.metric(REAL) + failing.metric(FAKE) == counted)  # noqa: B023
+        awaited(lambda: failing.metric(REAL) + failing.metric(FAKE) == counted)  # noqa: B023
         for file in (failing.state / "metrics").glob("counter_*.db"):
             (file.parent / f"counter_{number}.db").write_bytes(b"")  # as if it had been killed while it made one
         worker = failing.workers()[0]
         worker.kill()
-        until(lambda: len(failing.events("worker_ended")) == number)  # noqa: B023
+        awaited(lambda: len(failing.events("worker_ended")) == number)  # noqa: B023
         told = failing.events("worker_ended")[-1]
         assert (told["pid"], told["version"], told["reason"]) == (worker.pid, "1.0", "killed")
         assert failing.metric(REAL) + failing.metric(FAKE) == counted
-        until(lambda: failing.probe("readyz")[0] == 200)
+        awaited(lambda: failing.probe("readyz")[0] == 200)
     assert failing.metric('unmask_worker_restarts_total{reason="killed"}') == 2
     kept = {file.name for file in (failing.state / "work" / "metrics").iterdir()}
     assert {"counter_0.db", "histogram_0.db"} < kept
@@ -142,9 +135,9 @@ def test_a_worker_that_hangs_is_told_as_such(failing, photos):
     worker = failing.workers()[0]
     worker.send_signal(signal.SIGSTOP)
     assert not failing.predict(photos[0])["ok"]
-    until(lambda: [event["reason"] for event in failing.events("worker_ended")][2:] == ["hung"])
+    awaited(lambda: [event["reason"] for event in failing.events("worker_ended")][2:] == ["hung"])
     assert failing.metric('unmask_worker_restarts_total{reason="hung"}') == 1
-    until(lambda: failing.probe("readyz")[0] == 200)
+    awaited(lambda: failing.probe("readyz")[0] == 200)
 
 
 def test_status_says_where_the_log_is_and_how_long_the_queue(failing):
@@ -155,11 +148,11 @@ def test_status_says_where_the_log_is_and_how_long_the_queue(failing):
 
 def test_livez_fails_when_the_jvm_hangs_and_the_server_ends_when_nobody_acts(failing):
     failing.jvm.send_signal(signal.SIGSTOP)
-    until(lambda: failing.probe("livez")[0] == 503)
+    awaited(lambda: failing.probe("livez")[0] == 503)
     assert failing.process.poll() is None
     failing.jvm.send_signal(signal.SIGCONT)
-    until(lambda: failing.probe("livez")[0] == 200)
-    until(lambda: failing.probe("readyz")[0] == 200)
+    awaited(lambda: failing.probe("livez")[0] == 200)
+    awaited(lambda: failing.probe("readyz")[0] == 200)
 
     failing.jvm.send_signal(signal.SIGSTOP)
     assert failing.process.wait(PATIENCE) == 1

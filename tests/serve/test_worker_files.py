@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import signal
 import struct
-import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.mmap_dict import MmapedDict, mmap_key
 
 from serve.metrics.worker_files import WorkerFiles
+from tests.waiting import awaited
 
 
 class Told(list):
@@ -144,9 +144,7 @@ def test_processes_killed_while_they_write_break_nothing(files, told, tmp_path):
     for _ in range(3):
         process = context.Process(target=_count, args=(str(tmp_path / "metrics"),), daemon=True)
         process.start()
-        deadline = time.monotonic() + 60
-        while not (tmp_path / "metrics" / f"counter_{process.pid}.db").exists() and time.monotonic() < deadline:
-            time.sleep(0.01)
+        awaited((tmp_path / "metrics" / f"counter_{process.pid}.db").exists)
         for _ in range(20):
             scraped(files)
             files.requests_in_progress()
