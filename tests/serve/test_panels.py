@@ -19,7 +19,7 @@ import pytest
 
 from k8s.monitoring.queries import boards, panels
 from serve.client.client import GrpcClient, RestClient
-from tests.benchmarks.test_locust import awaited, locust
+from tests.benchmarks.test_locust import locust, printed
 from tests.prometheus import Prometheus, await_, scaled
 from tests.serve.conftest import NEW, OLD
 from tests.serve.running import RunningServer, asking
@@ -121,7 +121,7 @@ def test_under_a_load_of_every_kind_each_panel_has_data(watched: Watched, photos
     ]
     mixed = Mixed(server, photos)
     with mixed.close, asking(mixed.ask, CLIENTS), locust(tmp_path, "log", *users) as (process, log):
-        prometheus.watch(record.supervisor_url, locust=awaited(r"metrics: (http\S+)", process, log)[1])
+        prometheus.watch(record.supervisor_url, locust=printed(r"metrics: (http\S+)", process, log)[1])
         posted = httpx.post(f"{record.supervisor_url}/feedback", json=labels, timeout=30, trust_env=False)
         assert posted.status_code == 200, posted.text
         for board in boards():
