@@ -4,7 +4,7 @@ Needs numpy and Pillow only; `detector.scorer` also needs onnxruntime, and is im
 """
 
 from detector.calibration import CalibrationCurve
-from detector.decode import ACCEPTED_FORMATS, decode_image
+from detector.decode import ACCEPTED_FORMATS, DecodedPhoto, decode_image, decode_photo
 from detector.errors import (
     BodyTooLarge,
     CorruptImage,
@@ -12,7 +12,9 @@ from detector.errors import (
     FileError,
     ImageError,
     ImageTooLarge,
+    ImageTooSmall,
     TruncatedImage,
+    UniformImage,
     UnmaskError,
     UnsupportedFormat,
     UsageError,
@@ -29,20 +31,24 @@ __all__ = [
     "BodyTooLarge",
     "CalibrationCurve",
     "CorruptImage",
+    "DecodedPhoto",
     "EmptyImage",
     "FileError",
     "ImageError",
     "ImageSpec",
     "ImageTooLarge",
+    "ImageTooSmall",
     "Manifest",
     "ModelIdentity",
     "TruncatedImage",
+    "UniformImage",
     "UnmaskError",
     "UnsupportedFormat",
     "UsageError",
     "Verdict",
     "ZeroSizedImage",
     "decode_image",
+    "decode_photo",
     "error_body",
     "sha256",
 ]

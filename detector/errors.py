@@ -83,6 +83,20 @@ class ZeroSizedImage(ImageError):
     status = 422
 
 
+class ImageTooSmall(ImageError):
+    """A side of the photo is shorter than 32 pixels: too little to judge."""
+
+    code = "image_too_small"
+    status = 422
+
+
+class UniformImage(ImageError):
+    """Every pixel that the model would see has the same colour: there is no picture to judge."""
+
+    code = "image_uniform"
+    status = 422
+
+
 class TruncatedImage(ImageError):
     """The file ends before the picture does."""
 

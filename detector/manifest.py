@@ -92,11 +92,13 @@ class Manifest:
         *,
         device: str,
         use_calibrator: bool = True,
+        cropped: float | None = None,
         request_id: str | None = None,
     ) -> Verdict:
         """The verdict on one photo from its outputs of the scoring graph, by this model's threshold.
 
-        device: where the graph ran, `cpu` or `cuda:N`. Raises `ModelOutputError` when a score is not finite.
+        device: where the graph ran, `cpu` or `cuda:N`. cropped: of `DecodedPhoto`. Raises `ModelOutputError` when a score is
+        not finite.
         """
         return Verdict.from_scores(
             logit=float(logit),
@@ -106,6 +108,7 @@ class Manifest:
             model=self.model,
             model_device=device,
             use_calibrator=use_calibrator,
+            cropped=cropped,
             request_id=request_id,
         )
 

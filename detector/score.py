@@ -30,6 +30,7 @@ CSV_COLUMNS = (
     "percent",
     "confidence",
     "threshold",
+    "cropped",
     "code",
     "message",
 )
@@ -78,8 +79,9 @@ def score_paths(
     """
     remaining = iter(paths)
     for decoded in decoded_batches(paths, scorer.manifest.image_spec, batch):
-        images = [content for content in decoded if not isinstance(content, UnmaskError)]
-        verdicts = iter(scorer.score_images(images, use_calibrator=use_calibrator) if images else [])
+        seen = [content for content in decoded if not isinstance(content, UnmaskError)]
+        images, cropped = [photo.pixels for photo in seen], [photo.cropped for photo in seen]
+        verdicts = iter(scorer.score_images(images, use_calibrator=use_calibrator, cropped=cropped) if images else [])
         for content in decoded:
             body = error_body(content) if isinstance(content, UnmaskError) else next(verdicts).to_dict()
             yield {"path": shown(next(remaining)), **body}

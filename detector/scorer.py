@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.cpus import available_cpus, has_vnni
-from detector.decode import decode_image
+from detector.decode import decode_photo
 from detector.devices import Device
 from detector.errors import FileError
 from detector.files import shown
@@ -151,17 +151,25 @@ class Scorer:
         """
         return run_graph(self._session, images, ("heatmap",))[0]
 
-    def score_images(self, images: Sequence[NDArray[np.uint8]], *, use_calibrator: bool = True) -> list[Verdict]:
+    def score_images(
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        *,
+        use_calibrator: bool = True,
+        cropped: Sequence[float] | None = None,
+    ) -> list[Verdict]:
         """Verdicts for decoded images, uint8[H, W, 3] each, in order and in one batch.
 
-        use_calibrator: decide on the calibrated probability, otherwise on the raw one. Raises `ModelOutputError` when a score
-        is not finite.
+        use_calibrator: decide on the calibrated probability, otherwise on the raw one. cropped: of each image's
+        `DecodedPhoto`, for the verdicts to say. Raises `ModelOutputError` when a score is not finite.
         """
+        left_out = cropped if cropped is not None else [None] * len(images)
         return [
-            self.manifest.verdict(*scores, device=self.device, use_calibrator=use_calibrator)
-            for scores in zip(*self.scores(np.stack(images)), strict=True)
+            self.manifest.verdict(*scores, device=self.device, use_calibrator=use_calibrator, cropped=share)
+            for *scores, share in zip(*self.scores(np.stack(images)), left_out, strict=True)
         ]
 
     def score(self, data: bytes, *, use_calibrator: bool = True) -> Verdict:
         """The verdict for one encoded photo. Raises `ImageError` when it can't be decoded."""
-        return self.score_images([decode_image(data, self.manifest.image_spec)], use_calibrator=use_calibrator)[0]
+        photo = decode_photo(data, self.manifest.image_spec)
+        return self.score_images([photo.pixels], use_calibrator=use_calibrator, cropped=[photo.cropped])[0]

@@ -10,6 +10,8 @@ from detector.errors import FileError
 
 RESIZE_RULES = ("crop", "stretch")
 INTERPOLATIONS = ("bilinear", "bicubic", "lanczos")
+COLORS = ("srgb", "stored")
+PIXEL_BOUNDS = ("max_pixels", "max_jpeg_pixels")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -23,7 +25,10 @@ class ImageSpec:
     interpolation: antialiased filter, one of `bilinear`, `bicubic`, `lanczos`.
     mean, std: per RGB channel on a 0–1 scale, applied inside the graph; the defaults are ImageNet's
         (He et al., arXiv 1512.03385, as used by torchvision and timm).
-    max_pixels: width x height above which an image is refused by its header, before it is decoded.
+    color: `srgb` converts what an embedded colour profile describes to sRGB; `stored` takes the numbers in the file as they
+        are, as every model did before there was a choice.
+    max_pixels: width x height above which a photo is refused by its header. max_jpeg_pixels: the same for a JPEG, which is
+        decoded at a fraction of its size. `detector.decode.cost` says what counts as how much.
 
     Raises `FileError` for values that can't be used.
     """
@@ -33,7 +38,9 @@ class ImageSpec:
     interpolation: str = "bilinear"
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
-    max_pixels: int = 50_000_000
+    color: str = "srgb"
+    max_pixels: int = 100_000_000
+    max_jpeg_pixels: int = 200_000_000
 
     def __post_init__(self) -> None:
         problems = []
@@ -45,8 +52,11 @@ class ImageSpec:
             problems.append(f"interpolation must be one of {', '.join(INTERPOLATIONS)}, not {self.interpolation!r}")
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             problems.append("mean and std need three numbers each, std above zero")
-        if not isinstance(self.max_pixels, int) or self.max_pixels < 1:
-            problems.append(f"max_pixels must be a whole number above zero, not {self.max_pixels!r}")
+        if self.color not in COLORS:
+            problems.append(f"color must be one of {', '.join(COLORS)}, not {self.color!r}")
+        for name in PIXEL_BOUNDS:
+            if not isinstance(bound := getattr(self, name), int) or bound < 1:
+                problems.append(f"{name} must be a whole number above zero, not {bound!r}")
         if problems:
             raise FileError("image spec: " + "; ".join(problems))
 
@@ -61,11 +71,17 @@ class ImageSpec:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ImageSpec:
-        """Inverse of `to_dict`. Raises `FileError` for an unknown key, which would change pixels silently."""
+        """Inverse of `to_dict`. Raises `FileError` for an unknown key, which would change pixels silently.
+
+        Without `color` it is `stored`: the dictionary is of a model that was trained before there was a choice, and so are the
+        bounds on pixels, which no choice had set.
+        """
         unknown = sorted(set(values) - set(cls.__dataclass_fields__))
         if unknown:
             raise FileError(f"image spec: unknown keys {', '.join(unknown)}")
-        plain: dict[str, Any] = dict(values)
+        plain: dict[str, Any] = {"color": "stored", **values}
+        if "color" not in values:
+            plain.pop("max_pixels", None)
         for key in plain.keys() & {"mean", "std"}:
             plain[key] = tuple(float(v) for v in plain[key])
         return cls(**plain)

@@ -31,7 +31,8 @@ class Verdict:
 
     prediction: `Real` or `Fake`. logit: above zero leans fake. raw_prob: sigmoid of the logit. calibrated: probability of
     fake that the prediction was decided on; it equals `raw_prob` when the calibrator was not used. threshold: the prediction
-    is Fake when `calibrated` is at or above it. model_device: `cpu` or `cuda:N`.
+    is Fake when `calibrated` is at or above it. model_device: `cpu` or `cuda:N`. cropped: share of the photo's area, from 0 to
+    1, that the centre crop left out; None where only pixels were given.
     """
 
     prediction: str
@@ -42,6 +43,7 @@ class Verdict:
     threshold: float
     model: ModelIdentity
     model_device: str
+    cropped: float | None = None
     request_id: str | None = None
 
     @classmethod
@@ -55,6 +57,7 @@ class Verdict:
         model: ModelIdentity,
         model_device: str,
         use_calibrator: bool = True,
+        cropped: float | None = None,
         request_id: str | None = None,
     ) -> Verdict:
         """Decide from one photo's outputs of the scoring graph; `Manifest.verdict` fills in threshold and model.
@@ -74,6 +77,7 @@ class Verdict:
             threshold=threshold,
             model=model,
             model_device=model_device,
+            cropped=cropped,
             request_id=request_id,
         )
 
@@ -102,6 +106,8 @@ class Verdict:
             "model": self.model.to_dict(),
             "model_device": self.model_device,
         }
+        if self.cropped is not None:
+            body["cropped"] = round(self.cropped, 3)
         if self.request_id is not None:
             body["request_id"] = self.request_id
         return body

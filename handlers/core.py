@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-from detector.decode import ACCEPTED_FORMATS, decode_image
+from detector.decode import ACCEPTED_FORMATS, DecodedPhoto, decode_image, decode_photo
 from detector.errors import UnmaskError
 from detector.verdict import error_body
 from handlers.engine import Engine, Scores
@@ -26,11 +25,11 @@ log = logging.getLogger("unmask")
 
 @dataclass(frozen=True)
 class _Photo:
-    """One decoded photo, uint8[H, W, 3], with the index of its request and its place there."""
+    """One decoded photo with the index of its request and its place there."""
 
     request: int
     place: int
-    pixels: NDArray[np.uint8]
+    decoded: DecodedPhoto
 
 
 class Core:
@@ -54,10 +53,10 @@ class Core:
         self._max_photos, self._max_body_bytes = max_photos, max_body_bytes
 
     def warm_up(self) -> None:
-        """Decode and score grey photos, one and a full batch, so that the first request is as quick as the rest."""
+        """Decode and score plain photos, one and a full batch, so that the first request is as quick as the rest."""
         spec = self._engine.manifest.image_spec
         # Pillow imports a format's plug-in, and libjpeg and libwebp are loaded, when the first file of that format comes.
-        photos = [decode_image(_grey(name, 2 * spec.size), spec) for name in ACCEPTED_FORMATS]
+        photos = [decode_image(_plain(name, 2 * spec.size), spec) for name in ACCEPTED_FORMATS]
         for size in sorted({1, self._batch_size}):
             for _ in range(2):
                 self._engine.run(np.stack([photos[i % len(photos)] for i in range(size)]))
@@ -90,17 +89,17 @@ class Core:
         self._telemetry.progress(0)
         return answers
 
-    def _decode(self, photo: Data | Exception) -> NDArray[np.uint8]:
+    def _decode(self, photo: Data | Exception) -> DecodedPhoto:
         if isinstance(photo, Exception):
             raise photo
-        return decode_image(photo, self._engine.manifest.image_spec)
+        return decode_photo(photo, self._engine.manifest.image_spec)
 
     def _score(self, photos: Sequence[_Photo], requests: Sequence[Request], batch: Batch) -> list[Body]:
         """What is found on each photo, from one run of the model."""
         try:
             with batch.stage("inference"):
                 explain = any(requests[photo.request].explain for photo in photos)
-                scores = self._engine.run(np.stack([photo.pixels for photo in photos]), heatmap=explain)
+                scores = self._engine.run(np.stack([photo.decoded.pixels for photo in photos]), heatmap=explain)
         except Exception as error:  # a runtime out of memory, a lost device: these photos fail, the worker lives
             return [_failure(error, requests[photo.request]) for photo in photos]
         batch.runs.append(len(photos))
@@ -109,24 +108,25 @@ class Core:
             for row, photo in enumerate(photos):
                 request = requests[photo.request]
                 try:
-                    bodies.append(self._verdict(scores, row, photo.pixels, request, batch))
+                    bodies.append(self._verdict(scores, row, photo.decoded, request, batch))
                 except Exception as error:
                     bodies.append(_failure(error, request))
         return bodies
 
-    def _verdict(self, scores: Scores, row: int, pixels: NDArray[np.uint8], request: Request, batch: Batch) -> Body:
+    def _verdict(self, scores: Scores, row: int, photo: DecodedPhoto, request: Request, batch: Batch) -> Body:
         verdict = self._engine.manifest.verdict(
             scores.logit[row],
             scores.raw_prob[row],
             scores.calibrated_prob[row],
             device=self._engine.device,
             use_calibrator=request.use_calibrator,
+            cropped=photo.cropped,
             request_id=request.request_id,
         )
         body = verdict.to_dict()
         if request.explain and scores.heatmap is not None:
             with batch.stage("explain", within="postprocess"):
-                body["explanation"] = explanation(pixels, scores.heatmap[row])
+                body["explanation"] = explanation(photo.pixels, scores.heatmap[row])
         batch.scores.append(float(scores.calibrated_prob[row]))
         return body
 
@@ -141,7 +141,7 @@ def _failure(error: Exception, request: Request) -> Body:
     return error_body(error, request.request_id)
 
 
-def _grey(image_format: str, size: int) -> bytes:
+def _plain(image_format: str, size: int) -> bytes:
     out = BytesIO()
-    Image.new("RGB", (size, size), (128, 128, 128)).save(out, image_format)
+    Image.linear_gradient("L").resize((size, size)).convert("RGB").save(out, image_format)
     return out.getvalue()

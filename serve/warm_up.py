@@ -18,14 +18,14 @@ REQUESTS = 3
 
 
 def warm_up(record: Record, token: str, connections: int, stop: threading.Event) -> None:
-    """Send a grey photo over REST and gRPC; ends early when `stop` is set.
+    """Send a plain photo over REST and gRPC; ends early when `stop` is set.
 
     token: of a server that requires one. connections: of each protocol; each goes to the next of the JVM's threads, which
     then allocates its buffers. Nothing counts these requests: the workers and the supervisor begin to count when this is over.
     Raises `StartupFailed` when the server gives no verdict, `ServerUnreachable` when it does not answer.
     """
     out = BytesIO()
-    Image.new("RGB", (256, 256), (128, 128, 128)).save(out, "JPEG")
+    Image.linear_gradient("L").convert("RGB").save(out, "JPEG")
     protocols: tuple[Callable[[], RestClient | GrpcClient], ...] = (
         lambda: RestClient(record.rest_url, token=token),
         lambda: GrpcClient(record.grpc_target, token=token),

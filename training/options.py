@@ -107,6 +107,12 @@ class FitOptions:
     """How a photo becomes a square: cut out the centre, or scale both sides on their own."""
     interpolation: Annotated[Literal["bilinear", "bicubic", "lanczos"], _PHOTOS] = "bilinear"
     """Resize filter."""
+    color: Annotated[Literal["srgb", "stored"], _PHOTOS] = "srgb"
+    """Colours of photos with an embedded profile: converted to sRGB, or the numbers as they are stored."""
+    max_pixels: Annotated[int, _PHOTOS] = ImageSpec.max_pixels
+    """Most width x height of a photo; larger ones are passed over."""
+    max_jpeg_pixels: Annotated[int, _PHOTOS] = ImageSpec.max_jpeg_pixels
+    """The same for a JPEG, which is decoded at a fraction of its size."""
     equalise: Annotated[bool, _PHOTOS, _SWITCH] = False
     """Re-encode the photos of both classes as JPEG, so that compression can't tell them apart."""
     pseudo_fakes: Annotated[Literal["none", "sbi"], _PHOTOS, Parameter(name=("--pseudo-fakes", "--pseudo_fakes"))] = "none"
@@ -239,6 +245,8 @@ class FitOptions:
             ("label_noise_frac", 0 < self.label_noise_frac <= 1, "above 0 and at most 1"),
             ("input_noise_std", 0 < self.input_noise_std <= 1, "above 0 and at most 1"),
             ("zero_grad_every_n", self.zero_grad_every_n is None or self.zero_grad_every_n >= 1, "1 or more"),
+            ("max_pixels", self.max_pixels >= 1, "1 or more"),
+            ("max_jpeg_pixels", self.max_jpeg_pixels >= 1, "1 or more"),
             ("split_seed", 0 <= self.split_seed < 2**31, "from 0 to 2147483647"),
             ("seed", 0 <= self.seed < 2**31, "from 0 to 2147483647"),
             ("workers", self.workers is None or self.workers >= 0, "0 or more"),
@@ -248,7 +256,14 @@ class FitOptions:
     @property
     def image_spec(self) -> ImageSpec:
         """How photos are prepared, in training and from then on."""
-        return ImageSpec(size=self.size, resize=self.resize, interpolation=self.interpolation)
+        return ImageSpec(
+            size=self.size,
+            resize=self.resize,
+            interpolation=self.interpolation,
+            color=self.color,
+            max_pixels=self.max_pixels,
+            max_jpeg_pixels=self.max_jpeg_pixels,
+        )
 
     def recorded(self) -> dict[str, Any]:
         """The options that decide what is computed, as plain values for checkpoints and reports."""

@@ -6,20 +6,17 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from detector.decode.image import decode_image
+from detector.decode.image import DecodedPhoto, decode_photo
 from detector.errors import FileError, ImageError, UnmaskError
 from detector.spec import ImageSpec
 
-Decoded = NDArray[np.uint8] | UnmaskError
+Decoded = DecodedPhoto | UnmaskError
 
 
 def decode_file(path: Path, spec: ImageSpec) -> Decoded:
-    """The pixels of a file, uint8[size, size, 3], or the error that explains why there are none."""
+    """A file as the model sees it, or the error that explains why there are none."""
     try:
-        return decode_image(path.read_bytes(), spec)
+        return decode_photo(path.read_bytes(), spec)
     except OSError as error:
         return FileError(f"can't be read ({error.strerror or error})")
     except ImageError as error:
@@ -27,7 +24,7 @@ def decode_file(path: Path, spec: ImageSpec) -> Decoded:
 
 
 def decoded_batches(paths: Sequence[Path], spec: ImageSpec, size: int) -> Iterator[list[Decoded]]:
-    """Lists of `size` entries, in order: a file's pixels, uint8[size, size, 3], or its error. The last list may be shorter.
+    """Lists of `size` entries, in order: a file as the model sees it, or its error. The last list may be shorter.
 
     Pillow decodes without the interpreter lock, so threads decode the next batch meanwhile.
     """

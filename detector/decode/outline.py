@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 import struct
 
-from detector.errors import CorruptImage, ImageTooLarge, ZeroSizedImage
+from detector.errors import CorruptImage, ImageTooLarge, ImageTooSmall, ZeroSizedImage
+from detector.spec import ImageSpec
+
+MIN_SIDE = 32  # pixels: of a smaller picture nothing can be said
 
 # Pillow skips a file's parts in Python, at about a microsecond each: 16 MiB of the smallest parts take seven seconds.
 MAX_PARTS = 100_000
@@ -17,14 +20,15 @@ _SOI, _EOI, _SOS, _TEM = 0xD8, 0xD9, 0xDA, 0x01
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
-def check_outline(data: bytes, max_pixels: int) -> None:
+def check_outline(data: bytes, spec: ImageSpec) -> None:
     """Check the sides in the header of a JPEG, PNG or WebP file, and how many parts the file has.
 
     Other formats, damaged and truncated files pass: the decoder's errors describe them better.
-    max_pixels: most that width x height may be. Raises `ZeroSizedImage`, `ImageTooLarge`, `CorruptImage`.
+    Raises `ZeroSizedImage`, `ImageTooLarge`, `ImageTooSmall`, `CorruptImage`.
     """
+    max_pixels = spec.max_pixels
     if data.startswith(b"\xff\xd8"):
-        _check_jpeg(data, max_pixels)
+        _check_jpeg(data, spec.max_jpeg_pixels)
     elif data.startswith(b"\x89PNG\r\n\x1a\n"):
         _check_png(data, max_pixels)
     elif data.startswith(b"RIFF") and data[8:12] == b"WEBP" and (sides := _webp_sides(data)):
@@ -32,9 +36,11 @@ def check_outline(data: bytes, max_pixels: int) -> None:
 
 
 def check_sides(width: int, height: int, max_pixels: int) -> None:
-    """Check a picture's sides in pixels. Raises `ZeroSizedImage`, or `ImageTooLarge` above `max_pixels`."""
+    """Check a picture's sides in pixels. Raises `ZeroSizedImage`, `ImageTooSmall`, or `ImageTooLarge` above `max_pixels`."""
     if width < 1 or height < 1:
         raise ZeroSizedImage(f"the image is {width}x{height} pixels; both sides must be at least 1")
+    if min(width, height) < MIN_SIDE:
+        raise ImageTooSmall(f"the image is {width}x{height} pixels; both sides must be at least {MIN_SIDE}")
     if width * height > max_pixels:
         raise ImageTooLarge(f"the image has {width}x{height} pixels; at most {max_pixels} (width x height) are accepted")
 

@@ -11,7 +11,7 @@ from handlers.errors import BadRequest, MissingImage
 from handlers.forms.base import Body, Content, Data, Form, Item, Request, check_count, decoded, parameters_of
 
 _TEXTS = ("request_id", "traceparent")
-_NUMBERS = ("logit", "raw_prob", "calibrated", "confidence")
+_NUMBERS = ("logit", "raw_prob", "calibrated", "confidence", "cropped")
 # Outputs of every answer: name, datatype, and the value for one photo, from its verdict's JSON or its failing form.
 _OUTPUTS: tuple[tuple[str, str, Callable[[Body, float | None], Any]], ...] = (
     ("prediction", "BYTES", lambda body, missing: body.get("prediction", "")),

@@ -40,11 +40,18 @@ def test_a_spec_survives_json():
 
 
 @pytest.mark.parametrize(
-    "change", [{"size": 3}, {"resize": "pad"}, {"interpolation": "area"}, {"std": (0, 1, 1)}, {"max_pixels": 0}]
+    "change",
+    [{"size": 3}, {"resize": "pad"}, {"interpolation": "area"}, {"std": (0, 1, 1)}, {"max_pixels": 0}, {"color": "p3"}],
 )
 def test_a_spec_that_cannot_work_is_refused(change):
     with pytest.raises(FileError, match=next(iter(change))):
         ImageSpec(**change)
+
+
+def test_a_spec_from_before_there_was_a_choice_of_colour_keeps_its_meaning():
+    old = {"size": 64, "resize": "crop", "interpolation": "bilinear", "max_pixels": 50_000_000}
+    assert ImageSpec.from_dict(old) == ImageSpec(size=64, color="stored")
+    assert ImageSpec().color == "srgb"
 
 
 def test_a_spec_with_an_unknown_key_is_refused():
@@ -53,7 +60,7 @@ def test_a_spec_with_an_unknown_key_is_refused():
 
 
 def test_a_verdict_is_the_documented_json():
-    assert verdict(request_id="r1").to_dict() == {
+    assert verdict(request_id="r1", cropped=0.4375).to_dict() == {
         "ok": True,
         "prediction": "Fake",
         "logit": 2.5178,
@@ -65,6 +72,7 @@ def test_a_verdict_is_the_documented_json():
         "threshold": 0.5,
         "model": {"name": "detector", "version": "1.0", "backbone": "efficientnet_b0"},
         "model_device": "cpu",
+        "cropped": 0.438,
         "request_id": "r1",
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import subprocess
 import sys
@@ -12,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from detector import ImageError, ImageSpec, decode_image
-from detector.errors import CorruptImage
+from detector import ImageError, ImageSpec, decode_image, decode_photo
+from detector.errors import CorruptImage, ImageTooSmall, UniformImage
 from tests.conftest import ROOT, encode
 
 SPEC = ImageSpec(size=64)
@@ -58,13 +59,19 @@ def test_every_colour_mode_becomes_rgb(picture, mode):
 
 
 def test_transparency_is_flattened_on_white(picture):
-    clear = np.dstack([picture, np.zeros(picture.shape[:2], np.uint8)])
-    assert (decode_image(encode(clear), SPEC) == 255).all()
-    palette = Image.fromarray(picture).quantize(8)
-    data = encode(palette, transparency=bytes(8))
-    assert (decode_image(data, SPEC) == 255).all()
-    keyed = encode(Image.new("RGB", (20, 20), (10, 20, 30)), transparency=(10, 20, 30))
-    assert (decode_image(keyed, SPEC) == 255).all()
+    picture = picture.copy()
+    picture[40:] = (10, 20, 30)
+    upper = Image.fromarray(picture)
+    upper.paste("white", (0, 40, 96, 80))
+    expected = decode_image(encode(upper), SPEC)
+    clear = np.dstack([picture, np.full(picture.shape[:2], 255, np.uint8)])
+    clear[40:, :, 3] = 0
+    assert difference(decode_image(encode(clear), SPEC), expected) < 1
+    assert difference(decode_image(encode(picture, transparency=(10, 20, 30)), SPEC), expected) < 1
+    palette = Image.fromarray(picture).quantize(64)
+    alphas = bytearray(b"\xff" * 64)
+    alphas[palette.getpixel((0, 70))] = 0
+    assert difference(decode_image(encode(palette, transparency=bytes(alphas)), SPEC), expected) < 8
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -120,8 +127,37 @@ def test_each_interpolation_gives_the_asked_size(picture, name):
     assert decode_image(encode(picture), ImageSpec(size=48, interpolation=name)).shape == (48, 48, 3)
 
 
-def test_a_single_pixel_is_a_photo():
-    assert (decode_image(encode(np.full((1, 1, 3), 9, np.uint8)), SPEC) == 9).all()
+@pytest.mark.parametrize(("size", "cropped"), [((100, 100), 0), ((400, 300), 0.25), ((300, 400), 0.25), ((64, 640), 0.9)])
+def test_it_is_told_how_much_of_the_photo_the_crop_left_out(size, cropped):
+    photo = decode_photo(encode(Image.linear_gradient("L").resize(size), "JPEG"), SPEC)
+    assert (photo.format, photo.width, photo.height, photo.orientation) == ("JPEG", *size, 1)
+    assert photo.cropped == pytest.approx(cropped)
+    assert decode_photo(encode(Image.linear_gradient("L").resize(size)), ImageSpec(size=64, resize="stretch")).cropped == 0
+
+
+@pytest.mark.parametrize(("sides", "fine"), [((32, 32), True), ((31, 400), False), ((400, 31), False), ((1, 1), False)])
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
+def test_a_picture_too_small_to_judge_is_refused(sides, fine, format):
+    data = encode(Image.linear_gradient("L").resize(sides).convert("RGB"), format)
+    if fine:
+        assert decode_image(data, SPEC).shape == SPEC.shape
+    else:
+        with pytest.raises(ImageTooSmall, match=f"{sides[0]}x{sides[1]} pixels.*at least 32"):
+            decode_image(data, SPEC)
+
+
+@pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (9, 90, 200)])
+def test_a_picture_of_one_colour_is_refused_and_its_colour_named(colour):
+    with pytest.raises(UniformImage, match=re.escape(f"rgb{colour}")):
+        decode_image(encode(Image.new("RGB", (40, 50), colour)), SPEC)
+    nearly = Image.new("RGB", (64, 64), colour)
+    nearly.putpixel((20, 63), (10, 10, 10))
+    assert decode_image(encode(nearly), SPEC).shape == SPEC.shape
+
+
+def test_what_is_wholly_transparent_is_white_and_so_of_one_colour(picture):
+    with pytest.raises(UniformImage, match="255, 255, 255"):
+        decode_image(encode(np.dstack([picture, np.zeros(picture.shape[:2], np.uint8)])), SPEC)
 
 
 def png_header(width: int, height: int) -> bytes:
@@ -154,7 +190,7 @@ REFUSED = {
     "png signature alone": (lambda jpeg, png: png[:8], "truncated_image", 422),
     "damaged png": (lambda jpeg, png: png[:60] + bytes(200) + png[260:], "corrupt_image", 422),
     "huge png": (lambda jpeg, png: png_header(50_000, 50_000), "image_too_large", 413),
-    "large png": (lambda jpeg, png: png_header(8_000, 8_000), "image_too_large", 413),
+    "large png": (lambda jpeg, png: png_header(10_001, 10_000), "image_too_large", 413),
     "huge jpeg": (lambda jpeg, png: jpeg_with_sides(jpeg, 60_000, 60_000), "image_too_large", 413),
     "huge webp": (lambda jpeg, png: b"RIFF\x0a\x10\0\0WEBPVP8X\x0a\0\0\0\0\0\0\0" + b"\xff" * 6, "image_too_large", 413),
     "zero-sided png": (lambda jpeg, png: png_header(0, 20), "zero_sized_image", 422),
@@ -209,7 +245,7 @@ def test_a_photo_can_not_write_to_the_log():
     """Pillow warns of every EXIF entry that points outside, and there may be 65,535."""
     entries = b"".join(struct.pack("<HHII", tag, 7, 2**30, 8) for tag in range(700, 900))
     exif = b"II*\0\x08\0\0\0" + struct.pack("<H", 200) + entries + bytes(4)
-    data = encode(np.zeros((8, 8, 3), np.uint8), exif=exif)
+    data = encode(Image.linear_gradient("L"), exif=exif)
     code = "import sys; from detector import *; decode_image(sys.stdin.buffer.read(), ImageSpec())"
     done = subprocess.run([sys.executable, "-c", code], input=data, capture_output=True, cwd=ROOT, check=True)
     assert done.stderr == b""

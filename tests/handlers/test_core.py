@@ -35,14 +35,14 @@ def test_a_batch_is_answered_in_order_with_the_scorers_verdicts(core, photos, ar
         assert answer.status == 200
         assert answer.body["request_id"] == str(i)
         assert set(answer.body) == set(expected) | {"request_id"}
-        for key in ("ok", "prediction", "used_calibrator", "threshold", "model", "model_device"):
+        for key in ("ok", "prediction", "used_calibrator", "threshold", "model", "model_device", "cropped"):
             assert answer.body[key] == expected[key]
         for name in ("logit", "calibrated"):
             assert not disagreement(answer.body[name], expected[name], TOLERANCES[name])
 
 
 def test_bad_requests_fail_alone_with_their_own_code_and_status(core, photos):
-    wide = encode(np.zeros((1, 1, 3), np.uint8))
+    wide = encode(np.zeros((40, 40, 3), np.uint8))
     wide = wide[:16] + (60_000).to_bytes(4, "big") * 2 + wide[24:]
     batch = {
         "good": item(photos[0]),
@@ -117,8 +117,8 @@ def test_a_failure_of_ours_is_a_500_that_tells_nothing_and_a_log_that_tells_all(
 
 
 def test_no_label_is_made_of_nan(onnx_engine):
-    black = encode(np.zeros((64, 64, 3), np.uint8))
-    answer = Core(Failing(onnx_engine)).answer([item(black)])[0]
+    dark = encode(np.arange(64 * 64 * 3, dtype=np.uint8).reshape(64, 64, 3) // 64)
+    answer = Core(Failing(onnx_engine)).answer([item(dark)])[0]
     assert answer.status == 500
     assert answer.body["error"]["code"] == "model_output_error"
     json.dumps(answer.body, allow_nan=False)
@@ -193,6 +193,7 @@ def test_tensors_have_a_row_for_each_photo_and_a_hole_for_one_that_failed(core, 
         "raw_prob",
         "calibrated",
         "confidence",
+        "cropped",
         "heatmap",
     }
     for output in found.values():
@@ -200,7 +201,7 @@ def test_tensors_have_a_row_for_each_photo_and_a_hole_for_one_that_failed(core, 
         assert output["shape"][0] == 3
     plain = [a.body for a in core.answer([item(photos[0]), item(photos[1])])]
     assert [found["prediction"]["data"][row] for row in (0, 2)] == [p["prediction"] for p in plain]
-    for name in ("logit", "raw_prob", "calibrated", "confidence"):
+    for name in ("logit", "raw_prob", "calibrated", "confidence", "cropped"):
         assert not disagreement([found[name]["data"][row] for row in (0, 2)], [p[name] for p in plain], TOLERANCES[name])
     assert found["status"]["data"] == [200, 415, 200]
     assert found["error_code"]["data"] == ["", "unsupported_format", ""]

@@ -16,7 +16,7 @@ from serve.client import grpc_stubs
 from serve.settings import Settings
 from serve.torchserve.render import Layout, render
 
-NUMBERS = ("logit", "raw_prob", "calibrated", "confidence")
+NUMBERS = ("logit", "raw_prob", "calibrated", "confidence", "cropped")
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ def expected(artifacts, photos):
 
 @pytest.fixture(scope="module")
 def bad(photos) -> dict[str, bytes]:
-    wide = encode(np.zeros((1, 1, 3), np.uint8))
+    wide = encode(np.zeros((40, 40, 3), np.uint8))
     return {
         "truncated_image": photos[0][: len(photos[0]) // 2],
         "unsupported_format": b"%PDF-1.7 and so on",
@@ -46,7 +46,7 @@ def assert_same(answers, expected):
         assert answer["ok"], answer
         for name in ("logit", "raw_prob", "calibrated"):
             assert not disagreement(answer[name], truth[name], TOLERANCES[name])
-        for key in ("prediction", "used_calibrator", "threshold", "model", "model_device"):
+        for key in ("prediction", "used_calibrator", "threshold", "model", "model_device", "cropped"):
             assert answer[key] == truth[key]
         assert answer["request_id"]
 

@@ -23,7 +23,7 @@ from training.data.equalise import equalised
 from training.data.facts import PhotoFacts, read_facts
 from training.data.photos import Photo, fingerprint
 
-VERSION = 2  # a change of decoding that moves pixels makes older caches stale
+VERSION = 3  # a change of decoding that moves pixels makes older caches stale
 
 
 @dataclass(frozen=True)

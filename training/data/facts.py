@@ -8,7 +8,6 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -19,13 +18,13 @@ from scipy.fft import dctn
 from scipy.ndimage import laplace
 from tqdm import tqdm
 
-from detector.decode import decode_image
+from detector.decode import decode_image, open_photo
 from detector.errors import ImageError
 from detector.files import atomic_write
 from detector.spec import ImageSpec
 from training.data.photos import Photo
 
-VERSION = 2  # a change of any fact makes kept ones stale
+VERSION = 3  # a change of any fact makes kept ones stale
 STORE = "facts.npz"
 Encoded = bytes  # whose name is a field of `PhotoFacts`
 THUMB = 48
@@ -114,7 +113,7 @@ def facts_of(data: bytes, digest: str) -> PhotoFacts:
         pixels = decode_image(data, SPEC)
     except ImageError as error:
         return PhotoFacts(digest, len(data), problem=error.message)
-    with Image.open(BytesIO(data)) as image:  # the header alone
+    with open_photo(data, SPEC) as image:
         tables = getattr(image, "quantization", None)
         sampling = JpegImagePlugin.get_sampling(image) if tables else None
         said = {

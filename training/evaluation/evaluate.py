@@ -159,7 +159,7 @@ def scores_of(model: ScoringModel, photos: Sequence[Photo]) -> tuple[list[int], 
         batches = decoded_batches([photo.path for photo in photos], model.spec, BATCH)
         for start, batch in zip(range(0, len(photos), BATCH), batches, strict=True):
             entries = list(enumerate(batch, start))
-            good = [(row, content) for row, content in entries if not isinstance(content, UnmaskError)]
+            good = [(row, content.pixels) for row, content in entries if not isinstance(content, UnmaskError)]
             unreadable |= {photos[row].name: content.message for row, content in entries if isinstance(content, UnmaskError)}
             if good:
                 rows += [row for row, _ in good]

@@ -87,7 +87,7 @@ def pixels_of(files: Sequence[Path], spec: ImageSpec) -> Pixels:
 
     def pixels(row: int) -> NDArray[np.uint8] | None:
         decoded = decode_file(files[row], spec)
-        return None if isinstance(decoded, UnmaskError) else decoded
+        return None if isinstance(decoded, UnmaskError) else decoded.pixels
 
     return pixels
 

@@ -34,9 +34,9 @@ def play(heatmaps: Heatmaps, spec: ImageSpec, real: Sequence[Path], *, seed: int
     with tqdm(total=len(real), desc="pointing game", unit="photo", leave=False) as bar:
         for start, batch in zip(range(0, len(real), _BATCH), decoded_batches(real, spec, _BATCH), strict=True):
             photos = [
-                (pixels, int(np.random.default_rng([seed, number]).integers(2**31)))
-                for number, pixels in enumerate(batch, start)
-                if not isinstance(pixels, UnmaskError)
+                (decoded.pixels, int(np.random.default_rng([seed, number]).integers(2**31)))
+                for number, decoded in enumerate(batch, start)
+                if not isinstance(decoded, UnmaskError)
             ]
             if photos:
                 found = heatmaps(np.stack([pseudo_fake(*photo) for photo in photos]))

@@ -14,7 +14,7 @@ from training.models.networks import DetectorNet, EnsembleNet
 from training.options import FitOptions
 from training.presets import ENSEMBLE
 
-_PREPARATION = ("size", "resize", "interpolation", "equalise")
+_PREPARATION = ("size", "resize", "interpolation", "color", "equalise")
 _DIVISION = ("tune_fraction", "calibrate_fraction", "folds", "split_seed", "group_by")
 _MEANINGLESS = ("fold", "resume", "weights", "faulty_mode", "zero_grad_every_n")
 _DEFAULT = FitOptions(Path())
