@@ -18,10 +18,16 @@ class Leak(UsageError):
 
 
 class UnknownModel(UnmaskError):
-    """The architecture's name is in neither timm nor torchvision, or it has no convolutional feature map."""
+    """The architecture's name is in neither timm nor torchvision, or its features are no map or grid of places."""
 
     code = "unknown_model"
     status = 400
+
+
+class UnfitSize(UsageError):
+    """The architecture can't take photos of the size that was asked for."""
+
+    code = "unfit_size"
 
 
 class HubUnreachable(UnmaskError):

@@ -75,8 +75,8 @@ class FitOptions:
     """Replace an existing run."""
 
     model: Annotated[str, _MODEL] = "efficientnet_b0"
-    """efficientnet_b0, resnet50, resnext50_32x4d, dual_stream, ensemble, or any convolutional classifier of timm or
-    torchvision."""
+    """efficientnet_b0, resnet50, resnext50_32x4d, dual_stream, ensemble, or another classifier of timm or torchvision,
+    convolutional or of tokens (ViT, DINOv2, Swin and their kin)."""
     members: Annotated[tuple[Path, ...], _MODEL, Parameter(consume_multiple=True)] = ()
     """Finished runs that an ensemble averages: --members RUN RUN …"""
     mirror: Annotated[bool, _MODEL, _SWITCH] = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 DUAL_STREAM, ENSEMBLE = "dual_stream", "ensemble"
@@ -29,6 +30,17 @@ PRESETS = {
 }
 
 
+_SAYS_ITS_SIZE = re.compile(r"(?!regnet).*_(224|240|256|288|336|384|448|512)(\..*)?")  # regnet's numbers count operations
+
+
 def preset(model: str) -> Preset:
-    """The architecture's own defaults, or the general ones."""
-    return PRESETS.get(model, Preset())
+    """The architecture's own defaults, or the general ones.
+
+    A transformer is built for one input size. Many say theirs in their name (`swin_tiny_patch4_window7_224`); patches of 14 px
+    do not divide 128.
+    """
+    if model in PRESETS:
+        return PRESETS[model]
+    if says := _SAYS_ITS_SIZE.fullmatch(model):
+        return Preset(size=int(says[1]))
+    return Preset(size=224) if "patch14" in model else Preset()

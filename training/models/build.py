@@ -62,18 +62,21 @@ class ModelConfig:
 def build_model(config: ModelConfig, spec: ImageSpec = DEFAULT_SPEC, *, pretrained: bool = False) -> DetectorNet:
     """The network of `config` with random weights, or with the hub's ImageNet weights in its backbone.
 
-    spec: how the photos that it will get are prepared; the forensic stream measures in their grey levels.
-    Raises `UnknownModel` when there is no such network, `HubUnreachable` when its weights can't be fetched.
+    spec: how the photos that it will get are prepared; a network of one input size is built for theirs, and the forensic stream
+    measures in their grey levels.
+    Raises `UnknownModel` when there is no such network, `UnfitSize` when it can't take the spec's size, `HubUnreachable` when
+    its weights can't be fetched.
     """
     if config.name == ENSEMBLE:
         return EnsembleNet([build_model(member, spec) for member in config.members], mirror=config.mirror)
     shape = config.hidden, config.dropout, config.head_norm
+    size = int(spec.size * config.zoom)
     if config.name == DUAL_STREAM:
-        visual, channels = backbone(VISUAL, multiscale=config.multiscale, pretrained=pretrained)
+        visual, channels = backbone(VISUAL, size=size, multiscale=config.multiscale, pretrained=pretrained)
         forensic = ForensicStream(spec)
         head = GatedHead(channels, forensic.channels, *shape, even=config.multiscale)
         return DualStreamNet(TwoStreams(visual, forensic), head)
-    features, channels = backbone(config.name, multiscale=config.multiscale, pretrained=pretrained)
+    features, channels = backbone(config.name, size=size, multiscale=config.multiscale, pretrained=pretrained)
     if config.gram:
-        return gram_net(features, config.gram, *shape, zoom=config.zoom)
+        return gram_net(features, config.gram, *shape, size=size, zoom=config.zoom)
     return PooledNet(features, MlpHead(channels, *shape, even=config.multiscale), zoom=config.zoom)

@@ -116,14 +116,15 @@ def gram_net(
     dropout: float,
     norm: bool = False,
     *,
+    size: int,
     zoom: float = 1.0,
 ) -> GramNet:
     """A `GramNet` on a backbone of `multiscale`: the means of all its maps, and the pairs of those with these numbers, from 1.
 
-    Raises `UsageError` for a number that no map has.
+    size: of the backbone's input in pixels. Raises `UsageError` for a number that no map has.
     """
     with torch.no_grad():
-        channels = [each.shape[1] for each in cast(Maps, features.eval()).maps(torch.zeros(1, 3, 64, 64))]
+        channels = [each.shape[1] for each in cast(Maps, features.eval()).maps(torch.zeros(1, 3, size, size))]
     features.train()
     if missing := [number for number in numbers if not 1 <= number <= len(channels)]:
         raise UsageError(f"--gram {missing[0]}: this network's maps are numbered from 1 to {len(channels)}")
