@@ -62,8 +62,8 @@ class ModelConfig:
 def build_model(config: ModelConfig, spec: ImageSpec = DEFAULT_SPEC, *, pretrained: bool = False) -> DetectorNet:
     """The network of `config` with random weights, or with the hub's ImageNet weights in its backbone.
 
-    spec: how the photos that it will get are prepared; a network of one input size is built for theirs, and the forensic stream
-    measures in their grey levels.
+    spec: how its photos are prepared; a network of one input size is built for theirs, and the forensic stream measures in
+    their grey levels.
     Raises `UnknownModel` when there is no such network, `UnfitSize` when it can't take the spec's size, `HubUnreachable` when
     its weights can't be fetched.
     """
