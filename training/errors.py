@@ -37,6 +37,13 @@ class HubUnreachable(UnmaskError):
     status = 503
 
 
+class WeightsNotInstalled(UnmaskError):
+    """Pretrained weights were asked for that are in a package which is not installed."""
+
+    code = "weights_not_installed"
+    status = 503
+
+
 class HubRefused(UnmaskError):
     """The hub does not have what was asked for, or does not let us have it."""
 

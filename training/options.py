@@ -14,9 +14,9 @@ from cyclopts import Group, Parameter, Token
 
 from detector.errors import UsageError
 from detector.files import shown
-from detector.spec import ImageSpec
+from detector.spec import IMAGENET_MEAN, IMAGENET_STD, ImageSpec
 from training.calibration.methods import AUTO, CalibrationMethod, described
-from training.presets import DUAL_STREAM, ENSEMBLE, preset
+from training.presets import DUAL_STREAM, ENSEMBLE, normalisation, preset
 
 CALIBRATION_HELP = f"How raw scores become probabilities. {described()}."
 HUB = "hf://"  # weights from a repository of the Hugging Face hub: hf://org/repo
@@ -75,8 +75,8 @@ class FitOptions:
     """Replace an existing run."""
 
     model: Annotated[str, _MODEL] = "efficientnet_b0"
-    """efficientnet_b0, resnet50, resnext50_32x4d, dual_stream, ensemble, or another classifier of timm or torchvision,
-    convolutional or of tokens (ViT, DINOv2, Swin and their kin)."""
+    """efficientnet_b0, efficientnet_lite0, efficientnet_lite1, efficientnet_lite2, resnet50, resnext50_32x4d, dual_stream,
+    ensemble, or another classifier of timm or torchvision, convolutional or of tokens (ViT, DINOv2, Swin and their kin)."""
     members: Annotated[tuple[Path, ...], _MODEL, Parameter(consume_multiple=True)] = ()
     """Finished runs that an ensemble averages: --members RUN RUN …"""
     mirror: Annotated[bool, _MODEL, _SWITCH] = False
@@ -101,7 +101,8 @@ class FitOptions:
     weights: Annotated[str | None, _MODEL] = None
     """Weights to start from instead of the hub's ImageNet ones: a .safetensors or .pth file, or hf://org/repo."""
     pretrained: Annotated[bool, _MODEL] = True
-    """Start from ImageNet weights; --no-pretrained starts from random ones."""
+    """Start from ImageNet weights, which efficientnet_lite0, 1 and 2 find in unmask[pretrained] and others on the hub;
+    --no-pretrained starts from random ones."""
 
     resize: Annotated[Literal["crop", "stretch"], _PHOTOS] = "crop"
     """How a photo becomes a square: cut out the centre, or scale both sides on their own."""
@@ -255,11 +256,15 @@ class FitOptions:
 
     @property
     def image_spec(self) -> ImageSpec:
-        """How photos are prepared, in training and from then on."""
+        """How photos are prepared, in training and from then on: normalised as the first weights expect, if there are any."""
+        given = self.pretrained or self.weights is not None
+        mean, std = normalisation(self.model) if given else (IMAGENET_MEAN, IMAGENET_STD)
         return ImageSpec(
             size=self.size,
             resize=self.resize,
             interpolation=self.interpolation,
+            mean=mean,
+            std=std,
             color=self.color,
             max_pixels=self.max_pixels,
             max_jpeg_pixels=self.max_jpeg_pixels,

@@ -54,7 +54,7 @@ def test_a_weights_file_runs_no_code(tmp_path: Path, capfd: pytest.CaptureFixtur
     assert "ran" not in capfd.readouterr().out
 
 
-def test_a_hub_out_of_reach_is_said_at_once_with_both_ways_out(
+def test_a_hub_out_of_reach_is_said_at_once_with_the_ways_out(
     tiny_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from huggingface_hub import constants
@@ -64,6 +64,7 @@ def test_a_hub_out_of_reach_is_said_at_once_with_both_ways_out(
     assert fit("--data", tiny_set, "--out", tmp_path / "run", "--model", "efficientnet_b0", "--device", "cpu") == 1
     said = capsys.readouterr().err
     assert "the hub at http://127.0.0.1:9 can't be reached" in said
+    assert "take --model efficientnet_lite0, whose weights are installed here" in said
     assert "--weights FILE" in said
     assert "--no-pretrained" in said
     assert "Retrying" not in said

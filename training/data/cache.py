@@ -60,7 +60,8 @@ def read_photos(
     same names are they opened a second time. Raises `FileError` when the disk has no room.
     """
     kept_in.mkdir(parents=True, exist_ok=True)
-    wanted = json.dumps([VERSION, spec.to_dict(), equalise, [photo.name for photo in photos]], sort_keys=True)
+    decoding = {k: v for k, v in spec.to_dict().items() if k not in ("mean", "std")}  # which a network applies to the pixels
+    wanted = json.dumps([VERSION, decoding, equalise, [photo.name for photo in photos]], sort_keys=True)
     prefix = hashlib.sha256(wanted.encode()).hexdigest()[:16]
 
     def place(facts: list[PhotoFacts]) -> tuple[str, Path]:

@@ -33,7 +33,8 @@ def assemble_ensemble(options: FitOptions, accelerator: Accelerator) -> dict[str
     """
     members = read_members(options.members, options.out)
     options = agreed_options(options, members)
-    main, out, spec, arguments = accelerator.is_main_process, options.out, options.image_spec, options.recorded()
+    main, out, arguments = accelerator.is_main_process, options.out, options.recorded()
+    spec = members[0].checkpoint.image_spec
     if main:
         claim(out, overwrite=options.overwrite)
     photos = prepare_photos(options, accelerator, admit=partial(require_unseen, members))

@@ -10,14 +10,16 @@ from detector.errors import FileError, UsageError
 from detector.files import shown
 from training.data.photos import check_layout, checked_pattern
 from training.fit.run_folder import BEST, LAST, require_free
+from training.models.packaged import weights_file
 from training.options import HUB, FitOptions
+from training.presets import PACKAGED
 
 
 def check(options: FitOptions) -> None:
     """Refuse what can't be trained; say on stderr which options change nothing. Weights on the hub are fetched.
 
-    Raises `UsageError` for folders that are not as they should be, `FileError` for a member without a checkpoint, and what
-    `fetch_weights` raises.
+    Raises `UsageError` for folders that are not as they should be, `FileError` for a member without a checkpoint,
+    `WeightsNotInstalled`, and what `fetch_weights` raises.
     """
     check_layout(options.data, fakes_needed=options.pseudo_fakes == "none")
     require_free(options.out, resume=options.resume, overwrite=options.overwrite)
@@ -34,9 +36,16 @@ def check(options: FitOptions) -> None:
 
             fetch_weights(options.weights)
         elif options.pretrained and not options.weights and not options.members:
-            from training.models.hub import require_weights
+            _require_pretrained(options.model)
 
-            require_weights(options.model)
+
+def _require_pretrained(model: str) -> None:
+    if model in PACKAGED:
+        weights_file(model)
+        return
+    from training.models.hub import require_weights
+
+    require_weights(model)
 
 
 def require_file(path: Path, hint: str) -> None:

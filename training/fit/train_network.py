@@ -28,8 +28,10 @@ from training.fit.run_folder import FINAL, LAST, claim, clear, write_options
 from training.models.build import ModelConfig
 from training.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from training.models.networks import PooledNet
+from training.models.origin import origin
 from training.models.weights import initial_model
 from training.options import FitOptions, faults_in
+from training.presets import PACKAGED, architecture
 
 
 def train_network(options: FitOptions, accelerator: Accelerator) -> dict[str, Any]:
@@ -37,12 +39,13 @@ def train_network(options: FitOptions, accelerator: Accelerator) -> dict[str, An
 
     All processes but the first return {}. Raises an `UnmaskError` for whatever the caller can mend.
     """
-    main, out, spec, arguments = accelerator.is_main_process, options.out, options.image_spec, options.recorded()
+    main, out, arguments = accelerator.is_main_process, options.out, options.recorded()
     if main:
         claim(out, resume=options.resume, overwrite=options.overwrite)
     earlier = _interrupted(out, arguments) if options.resume else None
+    spec = earlier.image_spec if earlier else options.image_spec
     config = ModelConfig(
-        options.model,
+        architecture(options.model),
         options.hidden,
         options.dropout,
         options.head_norm,
@@ -55,7 +58,13 @@ def train_network(options: FitOptions, accelerator: Accelerator) -> dict[str, An
         if earlier:
             model = earlier.build()
         else:
-            model = initial_model(config, spec, weights=options.weights, pretrained=options.pretrained)
+            model = initial_model(
+                config,
+                spec,
+                weights=options.weights,
+                pretrained=options.pretrained,
+                packaged=options.model if options.model in PACKAGED else None,
+            )
     photos = prepare_photos(options, accelerator, admit=partial(_require_same_photos, earlier, out))
     if main and not earlier:
         clear(out)
@@ -120,6 +129,7 @@ def train_network(options: FitOptions, accelerator: Accelerator) -> dict[str, An
         "history": state.history,
         "faults": {**faults, **state.applied} if faults else None,
         "arguments": arguments,
+        "initial_weights": origin(options.model, weights=options.weights, pretrained=options.pretrained),
         "parameters": evaluator.parameters(),
         "libraries": versions(),
         "speed": {

@@ -21,7 +21,9 @@ from huggingface_hub.errors import (
 
 from detector.errors import UsageError
 from training.errors import HubRefused, HubUnreachable
+from training.models.packaged import EXTRA, installed
 from training.options import HUB
+from training.presets import PACKAGED
 
 WEIGHTS = "model.safetensors"  # timm's repositories hold theirs under the same name
 TIMEOUT = 3.0  # seconds to wait for an answer before saying that the hub is out of reach
@@ -74,10 +76,16 @@ def require_weights(name: str) -> None:
 
 
 def weights_unreachable(name: str, error: Exception | None = None) -> HubUnreachable:
-    """The error for pretrained weights that can't be had, with both ways out."""
+    """The error for pretrained weights that can't be had, with the ways out."""
     kind = f" ({type(error).__name__})" if error else ""
+    here = installed()
+    without_hub = (
+        f"take --model {here[0]}, whose weights are installed here"
+        if here
+        else (f"install {EXTRA} and take --model {next(iter(PACKAGED))}, whose weights are in it")
+    )
     return HubUnreachable(
-        f"pretrained weights of {name!r} can't be fetched: {out_of_reach()}{kind}; "
+        f"pretrained weights of {name!r} can't be fetched: {out_of_reach()}{kind}; {without_hub}, "
         "give a local file with --weights FILE, or start from random weights with --no-pretrained"
     )
 

@@ -14,18 +14,25 @@ from training.models.build import DEFAULT_SPEC, VISUAL, ModelConfig, build_model
 from training.models.forensic import TwoStreams
 from training.models.hub import fetch_weights, impatient_hub
 from training.models.networks import DetectorNet, PooledNet
+from training.models.packaged import packaged_weights
 from training.options import HUB
 
 
 def initial_model(
-    config: ModelConfig, spec: ImageSpec = DEFAULT_SPEC, *, weights: str | None, pretrained: bool
+    config: ModelConfig,
+    spec: ImageSpec = DEFAULT_SPEC,
+    *,
+    weights: str | None,
+    pretrained: bool,
+    packaged: str | None = None,
 ) -> DetectorNet:
-    """The network before training: backbone from `weights`, else from the hub if `pretrained`, else random; random head.
+    """The network before training: backbone from `weights`, else pretrained if `pretrained`, else random; random head.
 
-    Of two streams the hub has the visual one.
+    packaged: of which of `training.presets.PACKAGED` the pretrained weights are; None for the hub's. Of two streams the hub
+    has the visual one.
 
     Raises `HubUnreachable` within seconds when the hub does not answer and holds no copy here, `FileError` when the file is
-    not one of weights, `UsageError` when it is for another architecture.
+    not one of weights, `UsageError` when it is for another architecture, `WeightsNotInstalled`.
     """
     if weights is not None:
         model = build_model(config, spec)
@@ -35,6 +42,11 @@ def initial_model(
         return model
     if not pretrained:
         return build_model(config, spec)
+    if packaged is not None:
+        model = build_model(config, spec)
+        assert isinstance(model, PooledNet)
+        load_backbone(model, packaged_weights(packaged), packaged)
+        return model
     with impatient_hub():
         return build_model(config, spec, pretrained=True)
 

@@ -87,6 +87,10 @@ Calibration: {{ m.calibration.method }}, fitted on {{ m.calibration.n }} photos 
 
 ## How it was made
 
+{% if m.initial_weights %}
+It started from these weights: {{ m.initial_weights }}.
+
+{% endif %}
 {% for key, value in arguments.items() %}
 - {{ key }}: {{ value }}
 {% endfor %}
