@@ -11,6 +11,7 @@ import numpy as np
 
 from detector.files import write_json
 from training.audit.duplicates import Match, find_matches, group_names
+from training.audit.likeness import MOST
 from training.audit.shortcuts import measure, notable
 from training.data.facts import PhotoFacts, read_facts
 from training.data.photos import CLASSES, Photo, find_photos
@@ -53,6 +54,11 @@ class Audit:
         """Matches between the classes."""
         return [m for m in self.matches if self._contradicts(m)]
 
+    @property
+    def crowded(self) -> int:
+        """Photos with so many near duplicates that only `MOST` were looked for."""
+        return int((np.bincount(np.array([m.first for m in self.matches if not m.exact], np.int64)) >= MOST).sum())
+
     def _leaks(self, match: Match) -> bool:
         return self.parts[match.first] != self.parts[match.second]
 
@@ -88,6 +94,7 @@ class Audit:
         return {
             "exact_duplicates": sum(m.exact for m in self.matches),
             "near_duplicates": sum(not m.exact for m in self.matches),
+            "crowded": self.crowded,
             "between_classes": len(self.contradictions),
             "leaks": len(self.leaks) + len(self.leaking_groups),
             "unreadable": len(self.unreadable),
@@ -123,6 +130,8 @@ class Audit:
         lines += _listed("groups on both sides (leaks)", self.leaking_groups)
         lines += _listed("within a side, of one class", [self._line(m) for m in warnings if not self._contradicts(m)])
         lines += _listed("within a side, of both classes", [self._line(m) for m in warnings if self._contradicts(m)])
+        if self.crowded:
+            lines += [f"  photos with {MOST} near duplicates or more, of which {MOST} are counted: {self.crowded}"]
         lines += ["", "unreadable files", *_listed("skipped", [f"{n}: {why}" for n, why in self.unreadable.items()])]
         lines += ["", "shortcuts: AUC between the classes of each alone (0.5 is chance)"]
         flagged = self.warned_of
