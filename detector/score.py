@@ -16,6 +16,7 @@ from typing import Any, Literal, TextIO
 from detector.decode.batches import decoded_batches
 from detector.errors import FileError, UnmaskError, UsageError
 from detector.files import PHOTO_SUFFIXES, files_below, has_photo_suffix, shown
+from detector.packed import Entry, entries, is_packed
 from detector.scorer import Scorer
 from detector.verdict import error_body
 
@@ -40,7 +41,7 @@ CSV_COLUMNS = (
 class FoundFiles:
     """Files to score, and those in folders that are passed over because their suffix is not a photo's."""
 
-    photos: list[Path]
+    photos: list[Path | Entry]
     passed_over: list[Path]
 
     def note(self) -> str:
@@ -56,22 +57,28 @@ class FoundFiles:
 
 
 def find_files(paths: Iterable[Path]) -> FoundFiles:
-    """Files as they are named, and each folder's files with a photo's suffix, at any depth, sorted.
+    """Files as they are named, and each folder's files with a photo's suffix, at any depth, sorted; in place of a Parquet or
+    tar file the photos in it.
 
-    Raises `FileError` when a folder can't be listed.
+    Raises `FileError` when a folder can't be listed, or such a file can't be read.
     """
     found = FoundFiles([], [])
     for path in paths:
         if path.is_dir():
             for file in files_below(path):
-                (found.photos if has_photo_suffix(file) else found.passed_over).append(file)
+                if is_packed(file):
+                    found.photos.extend(entries(file, shown(file)))
+                else:
+                    (found.photos if has_photo_suffix(file) else found.passed_over).append(file)
+        elif is_packed(path):
+            found.photos.extend(entries(path, shown(path)))
         else:
             found.photos.append(path)
     return found
 
 
 def score_paths(
-    scorer: Scorer, paths: Sequence[Path], *, batch: int = 16, use_calibrator: bool = True
+    scorer: Scorer, paths: Sequence[Path | Entry], *, batch: int = 16, use_calibrator: bool = True
 ) -> Iterator[dict[str, Any]]:
     """One result for each file, in order: the JSON of its verdict or of its error, with its `path`.
 
@@ -84,7 +91,8 @@ def score_paths(
         verdicts = iter(scorer.score_images(images, use_calibrator=use_calibrator, cropped=cropped) if images else [])
         for content in decoded:
             body = error_body(content) if isinstance(content, UnmaskError) else next(verdicts).to_dict()
-            yield {"path": shown(next(remaining)), **body}
+            photo = next(remaining)
+            yield {"path": photo.name if isinstance(photo, Entry) else shown(photo), **body}
 
 
 def write_results(results: Iterable[dict[str, Any]], out: TextIO, format: Format = "jsonl") -> int:

@@ -153,7 +153,7 @@ def _labelled(source: Run, data: Path | None) -> Photos:
         raise UsageError(
             "fewer bits are chosen and judged on labelled photos, and the run's are gone; name some with --data DIR"
         )
-    return read_photos(folder, source.checkpoint.image_spec)
+    return read_photos(folder, source.checkpoint.image_spec, label_names=source.checkpoint.arguments.get("labels"))
 
 
 def models_of(manifest: Manifest) -> list[str]:

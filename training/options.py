@@ -69,6 +69,8 @@ class FitOptions:
     """Folder with Train/ and Validation/, each with Real/ and Fake/; or with real/ and fake/ alone."""
     out: Annotated[Path, Parameter(name=("--out", "--output_dir"))] = Path("run")
     """Folder that the run is written to."""
+    labels: str | None = None
+    """What the labels of Parquet and webdataset files mean, such as real=0,fake=1 (default: they are called real and fake)."""
     resume: Annotated[bool, _SWITCH] = False
     """Continue an interrupted run."""
     overwrite: Annotated[bool, _SWITCH] = False

@@ -18,7 +18,10 @@ Switch = Annotated[bool, Parameter(negative=())]
 Count = Annotated[int, Parameter(validator=Number(gte=1))]
 Fraction = Annotated[float, Parameter(validator=_fraction)]
 Seed = Annotated[int, Parameter(help="Seed of the bootstrap.", validator=Number(gte=0, lt=2**31))]
-LabelledPhotos = Annotated[Path, Parameter(help="Folder of labelled photos, laid out as for `unmask train`.")]
+LabelledPhotos = Annotated[
+    Path, Parameter(help="Folder of labelled photos, laid out as for `unmask train`, or Parquet or tar files.")
+]
+Labels = Annotated[str | None, Parameter(help="What the labels of Parquet and webdataset files mean, such as real=0,fake=1.")]
 Config = Annotated[Path | None, Parameter(name="--config", help="Read options from this YAML file, such as a run's run.yaml.")]
 AsJson = Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON.")]
 State = Annotated[

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from detector.decode.image import DecodedPhoto, decode_photo
 from detector.errors import FileError, ImageError, UnmaskError
+from detector.packed import Readable
 from detector.spec import ImageSpec
 
 Decoded = DecodedPhoto | UnmaskError
 
 
-def decode_file(path: Path, spec: ImageSpec) -> Decoded:
+def decode_file(path: Readable, spec: ImageSpec) -> Decoded:
     """A file as the model sees it, or the error that explains why there are none."""
     try:
         return decode_photo(path.read_bytes(), spec)
@@ -23,7 +23,7 @@ def decode_file(path: Path, spec: ImageSpec) -> Decoded:
         return error
 
 
-def decoded_batches(paths: Sequence[Path], spec: ImageSpec, size: int) -> Iterator[list[Decoded]]:
+def decoded_batches(paths: Sequence[Readable], spec: ImageSpec, size: int) -> Iterator[list[Decoded]]:
     """Lists of `size` entries, in order: a file as the model sees it, or its error. The last list may be shorter.
 
     Pillow decodes without the interpreter lock, so threads decode the next batch meanwhile.

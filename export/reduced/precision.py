@@ -48,13 +48,14 @@ class Photos:
     held_out: bool
 
 
-def read_photos(data: Path, spec: ImageSpec) -> Photos:
+def read_photos(data: Path, spec: ImageSpec, *, label_names: str | None = None) -> Photos:
     """Photos of a labelled folder, as `unmask train` takes it; no photo is in two parts.
 
+    label_names: what those of Parquet and tar files mean; the run's own are right for its own photos.
     Ranges and layers are decided on training photos, and judged on validation photos where the folder divides itself.
     Raises `UsageError` when there are too few that can be decoded.
     """
-    found = find_photos(data)
+    found = find_photos(data, labels=label_names)
     training = _decoded([photo for photo in found if photo.part != "validation"], spec)
     validation = [photo for photo in found if photo.part == "validation"]
     parts = [

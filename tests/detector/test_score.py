@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -186,3 +187,15 @@ def test_one_photo_gets_one_answer_whatever_batch_it_travels_in(artifacts, photo
     for image, verdict in zip(images, together, strict=True):
         (alone,) = scorer.score_images([image])
         assert not disagreement(alone.calibrated, verdict.calibrated, PROBABILITY)
+
+
+def test_photos_of_a_tar_file_are_scored_as_files_are(model, photo_files, tmp_path, capsys):
+    with tarfile.open(tmp_path / "set.tar", "w") as tar:
+        for path in photo_files[:3]:
+            tar.add(path, arcname=path.name)
+    assert score([tmp_path / "set.tar"], model=model, quiet=True) == 0
+    packed = lines(capsys.readouterr().out)
+    assert score(photo_files[:3], model=model, quiet=True) == 0
+    plain = lines(capsys.readouterr().out)
+    assert [line["path"] for line in packed] == [f"{tmp_path}/set.tar/{path.name}" for path in photo_files[:3]]
+    assert [line["logit"] for line in packed] == [line["logit"] for line in plain]

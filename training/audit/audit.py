@@ -184,9 +184,11 @@ def audit_photos(photos: Sequence[Photo], facts: Sequence[PhotoFacts], group_by:
     )
 
 
-def audit_folder(data: Path, *, group_by: str | None = None, out: Path | None = None, progress: bool = False) -> Audit:
+def audit_folder(
+    data: Path, *, labels: str | None = None, group_by: str | None = None, out: Path | None = None, progress: bool = False
+) -> Audit:
     """Audit a folder, one class or both; with `out`, write `audit.json` and `audit.txt` there."""
-    photos = find_photos(data, fakes_needed=False)
+    photos = find_photos(data, fakes_needed=False, labels=labels)
     found = audit_photos(photos, read_facts(photos, progress=progress), group_by)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.errors import UsageError
+from detector.errors import FileError, UsageError
 from detector.files import shown
-from detector.manifest import sha256
+from detector.packed import Readable, is_packed, packed_files
+from training.data.packed import find_packed, labels_of
 from training.errors import DataProblem
 
 REAL, FAKE = 0, 1
@@ -22,17 +23,21 @@ CLASSES = {"real": REAL, "fake": FAKE}
 VALIDATION_FRACTION = 0.2  # of each class, where the folder does not divide itself
 FEWEST = 10  # photos of each class below which no part of them says anything
 _LITTER = {"thumbs.db", "desktop.ini"}
-_LAYOUTS = "expected DIR/{Train,Validation}/{Real,Fake}/… or DIR/{real,fake}/…, in any letter case"
+_LAYOUTS = (
+    "expected DIR/{Train,Validation}/{Real,Fake}/… or DIR/{real,fake}/…, in any letter case, or Parquet files or tar shards "
+    "with photos and labels"
+)
 
 
 @dataclass(frozen=True)
 class Photo:
-    """A file on disk. name: its path inside the data folder, with `/`, as text that any file takes. label: 0 real, 1 fake.
+    """A file on disk, or an entry of one. path: where its bytes are. name: its path inside the data folder, with `/`, as text
+    that any file takes. label: 0 real, 1 fake.
 
     part: "train" or "validation" where the folders say so, else None.
     """
 
-    path: Path
+    path: Readable
     name: str
     label: int
     part: str | None
@@ -52,12 +57,20 @@ class Parts:
         return [(name, getattr(self, name)) for name in ("fit", "tune", "calibrate", "validation")]
 
 
-def find_photos(directory: Path, *, fakes_needed: bool = True) -> list[Photo]:
-    """All files under the class folders, sorted by name. Raises `DataProblem` saying what was found instead of a layout.
+def find_photos(directory: Path, *, fakes_needed: bool = True, labels: str | None = None) -> list[Photo]:
+    """All files under the class folders, or all entries of Parquet and tar files, sorted by name.
 
-    fakes_needed: False also takes a folder without fake photos: DIR/{Train,Validation}/Real or DIR/real.
+    fakes_needed: False also takes a folder without fake photos: DIR/{Train,Validation}/Real or DIR/real. labels: what those of
+    Parquet and tar files mean, as `training.data.packed.labels_of` reads it.
+    Raises `DataProblem` saying what was found instead of a layout.
     """
     roots = check_layout(directory, fakes_needed=fakes_needed)
+    if not roots:
+        found = find_packed(packed_files(directory), directory, labels_of(labels, CLASSES))
+        photos = [Photo(entry, entry.name, label, part) for entry, label, part in found]
+        if fakes_needed and {photo.label for photo in photos} != set(CLASSES.values()):
+            raise DataProblem(f"--data {shown(directory)}: has photos of one class alone; both are needed")
+        return sorted(photos, key=lambda photo: photo.name)
     photos = [
         Photo(file, shown(file.relative_to(directory).as_posix()), label, part)
         for folder, label, part in roots
@@ -68,7 +81,13 @@ def find_photos(directory: Path, *, fakes_needed: bool = True) -> list[Photo]:
 
 
 def check_layout(directory: Path, *, fakes_needed: bool = True) -> list[tuple[Path, int, str | None]]:
-    """(folder, label, part) for each class folder of whichever layout is there; raises as `find_photos` does."""
+    """(folder, label, part) for each class folder of whichever layout is there; none for Parquet and tar files, which are not
+    opened yet. Raises as `find_photos` does."""
+    try:
+        if is_packed(directory):
+            return []
+    except FileError as error:
+        raise DataProblem(f"--data {error.message}") from None
     if not directory.is_dir():
         raise DataProblem(f"--data {shown(directory)}: no such folder; {_LAYOUTS}")
     divided = [(folder, part) for part in ("train", "validation") for folder in _named(directory, part)]
@@ -85,6 +104,8 @@ def check_layout(directory: Path, *, fakes_needed: bool = True) -> list[tuple[Pa
     labels = {label for _, label, _ in flat}
     if len(labels) == 2 or (not fakes_needed and labels == {REAL}):
         return flat
+    if packed_files(directory):
+        return []
     alone = "" if fakes_needed else "; real photos alone will do in either"
     raise DataProblem(f"--data {shown(directory)}: found {_listing(directory)}; {_LAYOUTS}{alone}")
 
@@ -111,10 +132,19 @@ def fingerprint(photos: Sequence[Photo], hashes: Sequence[str] | None = None) ->
     """
     digest = hashlib.sha256()
     with ThreadPoolExecutor() as pool:  # hashing and reading release the interpreter lock
-        contents = hashes if hashes is not None else pool.map(lambda photo: sha256(photo.path), photos)
+        contents = hashes if hashes is not None else pool.map(content_hash, photos)
         for photo, content in zip(photos, contents, strict=True):
             digest.update(f"{photo.name}\0{content}\n".encode())
     return digest.hexdigest()
+
+
+def content_hash(photo: Photo) -> str:
+    """SHA-256 of a photo's bytes; where they can't be read their content is not known, and the reason stands for it."""
+    try:
+        data = photo.path.read_bytes()
+    except OSError as error:
+        data = str(error.strerror).encode()
+    return hashlib.sha256(data).hexdigest()
 
 
 def checked_pattern(pattern: str | None, flag: str) -> str | None:

@@ -94,6 +94,7 @@ def evaluate_folder(
     data: Path,
     *,
     part: str = "validation",
+    label_names: str | None = None,
     threshold: float | None = None,
     family_by: str | None = None,
     group_by: str | None = None,
@@ -103,13 +104,14 @@ def evaluate_folder(
 ) -> Evaluation:
     """Metrics with 95 % intervals of `model` on the labelled photos in `data`.
 
-    part: of a folder that is divided into Train and Validation; one that is not is taken whole. threshold: None takes the
-    model's own. family_by, group_by: regular expressions on a photo's name, see `families`. robustness_photos: how many of
-    each class are corrupted and scored again. pointing_photos: on pseudo-fakes of how many real photos heatmaps are tested.
+    part: of a folder that is divided into Train and Validation; one that is not is taken whole. label_names: what the labels
+    of Parquet and tar files mean. threshold: None takes the model's own. family_by, group_by: regular expressions on a
+    photo's name, see `families`. robustness_photos: how many of each class are corrupted and scored again. pointing_photos:
+    on pseudo-fakes of how many real photos heatmaps are tested.
     Raises `DataProblem` when the folder is not laid out as expected, `UsageError` when a class has no readable photo.
     """
     family_by, group_by = checked_pattern(family_by, "--family-by"), checked_pattern(group_by, "--group-by")
-    photos = [p for p in find_photos(data) if part == "all" or p.part in (part, None)]
+    photos = [p for p in find_photos(data, labels=label_names) if part == "all" or p.part in (part, None)]
     rows, raw, calibrated, unreadable = scores_of(model, photos)
     if unreadable:
         print(unreadable_warning(unreadable, len(photos)), file=sys.stderr)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from PIL import Image
 from detector.decode.batches import decode_file
 from detector.errors import UnmaskError
 from detector.overlay import overlaid
+from detector.packed import Readable
 from detector.spec import ImageSpec
 from training.data.photos import FAKE
 
@@ -82,7 +82,7 @@ def find_mistakes(
     ]
 
 
-def pixels_of(files: Sequence[Path], spec: ImageSpec) -> Pixels:
+def pixels_of(files: Sequence[Readable], spec: ImageSpec) -> Pixels:
     """The pixels of these files, decoded anew as `spec` says; None for one that can't be read any more."""
 
     def pixels(row: int) -> NDArray[np.uint8] | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from tqdm import tqdm
 
 from detector.decode.batches import decoded_batches
 from detector.errors import UnmaskError
+from detector.packed import Readable
 from detector.spec import ImageSpec
 from training.data.pseudo_fakes import pseudo_fake, self_blend
 from training.evaluation.metrics import wilson
@@ -21,7 +21,7 @@ FORGED = 0.1  # of the strongest blending: where a mask is weaker, photo and for
 _BATCH = 16
 
 
-def play(heatmaps: Heatmaps, spec: ImageSpec, real: Sequence[Path], *, seed: int = 0) -> dict[str, Any]:
+def play(heatmaps: Heatmaps, spec: ImageSpec, real: Sequence[Readable], *, seed: int = 0) -> dict[str, Any]:
     """Score of `heatmaps` on a pseudo-fake of each of the `real` photos, as JSON values.
 
     A hit is a map whose largest value, what speaks most for fake, lies in a cell that touches the blended region (Zhang et

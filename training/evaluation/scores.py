@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from detector.calibration import CalibrationCurve
 from detector.errors import FileError
 from detector.files import atomic_write, shown
-from detector.manifest import sha256
-from training.data.photos import CLASSES
+from training.data.photos import CLASSES, Photo, content_hash
 
 FILE = "scores.csv"
 _COLUMNS = ("name", "label", "part", "sha256", "raw", "calibrated")
@@ -78,7 +77,7 @@ class ScoreTable:
             raise FileError(f"{shown(path)}: is not a score table with the columns {', '.join(_COLUMNS)}") from None
 
 
-def content_hashes(paths: Sequence[Path]) -> tuple[str, ...]:
-    """SHA-256 of each file."""
+def content_hashes(photos: Sequence[Photo]) -> tuple[str, ...]:
+    """SHA-256 of each photo's file."""
     with ThreadPoolExecutor() as pool:
-        return tuple(pool.map(sha256, paths))
+        return tuple(pool.map(content_hash, photos))

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from detector.errors import FileError, UsageError
 from detector.files import shown
-from training.data.photos import check_layout, checked_pattern
+from training.data.packed import labels_of
+from training.data.photos import CLASSES, check_layout, checked_pattern
 from training.fit.run_folder import BEST, LAST, require_free
 from training.models.packaged import weights_file
 from training.options import HUB, FitOptions
@@ -24,6 +25,7 @@ def check(options: FitOptions) -> None:
     check_layout(options.data, fakes_needed=options.pseudo_fakes == "none")
     require_free(options.out, resume=options.resume, overwrite=options.overwrite)
     checked_pattern(options.group_by, "--group-by")
+    labels_of(options.labels, CLASSES)
     for folder in (options.cache_dir, options.out):
         _require_place(folder)
     for run in options.members:

@@ -109,7 +109,7 @@ def prepare_photos(
     photos, `UsageError` for a pattern that is none, `TooFewToCalibrate`.
     """
     main = accelerator.is_main_process
-    photos = find_photos(options.data, fakes_needed=options.pseudo_fakes == "none")
+    photos = find_photos(options.data, fakes_needed=options.pseudo_fakes == "none", labels=options.labels)
     kept_in = options.cache_dir or options.out / "cache"
     with accelerator.main_process_first():  # which decodes; the others then find it done
         read = read_photos(photos, options.image_spec, kept_in, equalise=options.equalise, progress=main)

@@ -11,6 +11,7 @@ import numpy as np
 
 from detector.errors import UsageError
 from detector.files import read_json, shown
+from detector.packed import Readable
 from training.calibration.methods import AUTO, calibration_note, require_enough
 from training.data.photos import class_counts, find_photos, fingerprint, unreadable_warning
 from training.errors import DataProblem, TooFewToCalibrate
@@ -31,6 +32,7 @@ def recalibrate(
     method: str = AUTO,
     target_fpr: float | None = None,
     part: str = "all",
+    label_names: str | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Fit a run's calibration anew on `data` and write it into the run; returns what `metrics.json` then holds.
@@ -42,9 +44,9 @@ def recalibrate(
     Raises `FileError` when `run` is none or `scores.csv` is missing, `TooFewToCalibrate`, and what `find_photos` raises.
     """
     table, metrics = ScoreTable.load(run), read_json(run / "metrics.json", hint="`unmask train` writes it")
-    photos = [p for p in find_photos(data) if part == "all" or p.part in (part, None)]
+    photos = [p for p in find_photos(data, labels=label_names) if part == "all" or p.part in (part, None)]
     seen = dict(zip(table.hashes, table.parts, strict=True))
-    hashes = content_hashes([photo.path for photo in photos])
+    hashes = content_hashes(photos)
     arguments = metrics["arguments"]
     crossed = arguments.get("folds") and arguments.get("members")  # who were fitted on them
     reasons = {**LEFT_OUT, "calibrate": LEFT_OUT["fit"]} if crossed else LEFT_OUT
@@ -72,8 +74,8 @@ def recalibrate(
         print(warning, file=sys.stderr)
     note = f"recalibrated on {len(rows)} photos of {shown(data.name)} ({counts['real']} real, {counts['fake']} fake)"
     validation = table.of("validation")
-    own = _files(Path(str(arguments["data"])))
-    files = [own.get(name, Path(name)) for name in validation.names]
+    own = _files(Path(str(arguments["data"])), arguments.get("labels"))
+    files: list[Readable] = [own.get(name, Path(name)) for name in validation.names]
     return publish_run(
         run,
         table,
@@ -95,9 +97,9 @@ def recalibrate(
     )
 
 
-def _files(data: Path) -> dict[str, Path]:
+def _files(data: Path, labels: str | None) -> dict[str, Readable]:
     """The files of a run's own photos by name, where its folder still is there."""
     try:
-        return {photo.name: photo.path for photo in find_photos(data, fakes_needed=False)}
+        return {photo.name: photo.path for photo in find_photos(data, fakes_needed=False, labels=labels)}
     except DataProblem:
         return {}

@@ -10,10 +10,18 @@ from cyclopts import Parameter
 
 from training.data.photos import check_layout
 from training.fit.preflight import require_file
-from unmask.parameters import AsJson, Count, LabelledPhotos, Switch
+from unmask.parameters import AsJson, Count, LabelledPhotos, Labels, Switch
 
 
-def audit(directory: LabelledPhotos, /, *, group_by: str | None = None, out: Path | None = None, json_: AsJson = False) -> int:
+def audit(
+    directory: LabelledPhotos,
+    /,
+    *,
+    labels: Labels = None,
+    group_by: str | None = None,
+    out: Path | None = None,
+    json_: AsJson = False,
+) -> int:
     """Find duplicates, leaks, unreadable files and shortcuts in a data folder.
 
     Exits with 1 where there are leaks; all else is a warning.
@@ -28,7 +36,7 @@ def audit(directory: LabelledPhotos, /, *, group_by: str | None = None, out: Pat
     check_layout(directory, fakes_needed=False)
     from training.audit.audit import audit_folder
 
-    found = audit_folder(directory, group_by=group_by, out=out, progress=True)
+    found = audit_folder(directory, labels=labels, group_by=group_by, out=out, progress=True)
     print(json.dumps(found.to_dict(), indent=2, ensure_ascii=False) if json_ else found.text())
     return 1 if found.leaks or found.leaking_groups else 0
 

@@ -14,7 +14,7 @@ from training.calibration.methods import AUTO, CalibrationMethod
 from training.data.photos import check_layout
 from training.fit.preflight import require_file
 from training.options import CALIBRATION_HELP
-from unmask.parameters import AsJson, Count, Fraction, LabelledPhotos, Seed, Switch
+from unmask.parameters import AsJson, Count, Fraction, LabelledPhotos, Labels, Seed, Switch
 
 Part = Literal["validation", "train", "all"]
 
@@ -24,6 +24,7 @@ def evaluate(
     checkpoint: Path | None = None,
     model: Path | None = None,
     data: LabelledPhotos,
+    labels: Labels = None,
     part: Part = "validation",
     threshold: Fraction | None = None,
     out: Path | None = None,
@@ -73,6 +74,7 @@ def evaluate(
         from_onnx(model) if model else from_checkpoint(checkpoint or Path()),
         data,
         part=part,
+        label_names=labels,
         threshold=threshold,
         family_by=family_by,
         group_by=group_by,
@@ -94,6 +96,7 @@ def calibrate(
     *,
     run: Path,
     data: LabelledPhotos,
+    labels: Labels = None,
     part: Part = "all",
     calibration: Annotated[CalibrationMethod, Parameter(help=CALIBRATION_HELP)] = AUTO,
     target_fpr: Annotated[float | None, Parameter(validator=Number(gt=0, lt=0.5))] = None,
@@ -118,7 +121,7 @@ def calibrate(
     from training.fit.recalibrate import recalibrate
     from training.report.summary import summary
 
-    metrics = recalibrate(run, data, method=calibration, target_fpr=target_fpr, part=part, seed=seed)
+    metrics = recalibrate(run, data, method=calibration, target_fpr=target_fpr, part=part, label_names=labels, seed=seed)
     print(metrics["calibration"]["note"])
     print(summary(metrics, run))
     return 0

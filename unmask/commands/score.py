@@ -12,7 +12,7 @@ from unmask.parameters import Count, Switch
 
 
 def score(
-    *paths: Annotated[Path, Parameter(help="Photos, or folders that are searched for photos.")],
+    *paths: Annotated[Path, Parameter(help="Photos, Parquet or tar files of photos, or folders that are searched for these.")],
     model: Path,
     format: Literal["jsonl", "csv"] = "jsonl",
     out: Path | None = None,
