@@ -26,9 +26,11 @@ class ScoringGraph(nn.Module):
         super().__init__()
         self.net = _baked(net)
         mean, std = torch.tensor(spec.mean, dtype=torch.float64), torch.tensor(spec.std, dtype=torch.float64)
-        # (v / 255 - mean) / std as one multiply and one add per value.
-        self.register_buffer("scale", (1 / (255 * std)).float().reshape(3, 1, 1))
-        self.register_buffer("shift", (-mean / std).float().reshape(3, 1, 1))
+        # (v / 255 - mean) / std as one multiply and one add per value. The constants have a value for each column too: ONNX
+        # Runtime computes an int8 network with the channels last, and takes constants of three values three at a time (2.0 ms
+        # of 8.9 a photo at 256 px).
+        self.register_buffer("scale", _for_each_column(1 / (255 * std), spec.size))
+        self.register_buffer("shift", _for_each_column(-mean / std, spec.size))
         self.eval()
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -36,6 +38,11 @@ class ScoringGraph(nn.Module):
         # Reordered as bytes, a quarter of the memory traffic that floats would take.
         logit, heatmap = self.net.logit_and_map(images.permute(0, 3, 1, 2).float() * self.scale + self.shift)
         return logit, torch.sigmoid(logit), heatmap
+
+
+def _for_each_column(values: Tensor, width: int) -> Tensor:
+    """float32[3, 1, width] of a value for each channel."""
+    return values.float().reshape(3, 1, 1).repeat(1, 1, width)
 
 
 def _baked(net: DetectorNet) -> DetectorNet:
