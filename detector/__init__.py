@@ -22,12 +22,14 @@ from detector.errors import (
 )
 from detector.manifest import Manifest, sha256
 from detector.spec import ImageSpec
-from detector.verdict import FAKE, REAL, ModelIdentity, Verdict, error_body
+from detector.verdict import FAKE, REAL, UNCERTAIN, Band, ModelIdentity, Verdict, error_body
 
 __all__ = [
     "ACCEPTED_FORMATS",
     "FAKE",
     "REAL",
+    "UNCERTAIN",
+    "Band",
     "BodyTooLarge",
     "CalibrationCurve",
     "CorruptImage",

@@ -12,9 +12,10 @@ from detector.calibration import CalibrationCurve
 from detector.errors import FileError
 from detector.files import read_json, shown, write_json
 from detector.spec import ImageSpec
-from detector.verdict import FAKE, REAL, ModelIdentity, Verdict
+from detector.verdict import FAKE, REAL, Band, ModelIdentity, Verdict
 
 FORMAT = 1
+WITH_BAND = 2  # an earlier release would pass over the band, and answer Real or Fake where this one says Uncertain
 
 
 def sha256(path: Path) -> str:
@@ -31,7 +32,8 @@ class Manifest:
     """Contents of `manifest.json`.
 
     files: SHA-256 by name of each file beside the manifest. labels: the two classes; a probability of 1 means the second.
-    threshold: calibrated probability at or above which the prediction is Fake. libraries: versions that the export used.
+    threshold: calibrated probability at or above which the prediction is Fake. uncertain: band of calibrated probabilities
+    around it in which the prediction is Uncertain, where the model has one. libraries: versions that the export used.
     training: data fingerprint and arguments. metrics: of the run, with confidence intervals. parity: largest measured
     differences between checkpoint, ONNX and TorchScript. precision: differences of the int8 and fp16 models, where there are
     any, from float32. reference_scores: histogram of calibrated scores on held-out data, {"edges": [...], "counts": [...]},
@@ -51,6 +53,7 @@ class Manifest:
     parity: dict[str, Any] = field(default_factory=dict)
     precision: dict[str, Any] = field(default_factory=dict)
     reference_scores: dict[str, Any] = field(default_factory=dict)
+    uncertain: Band | None = None
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Manifest:
@@ -58,11 +61,14 @@ class Manifest:
         path = Path(path)
         values = read_json(path, hint="`unmask export` writes it")
         try:
-            if values["format"] != FORMAT:
-                raise FileError(f"format is {values['format']!r}; this release reads {FORMAT}")
+            if values["format"] not in (FORMAT, WITH_BAND):
+                raise FileError(f"format is {values['format']!r}; this release reads {FORMAT} and {WITH_BAND}")
             threshold = float(values["threshold"])
             if not 0 < threshold < 1:
                 raise FileError(f"threshold is {threshold}; it must lie between 0 and 1")
+            band = Band.from_list(values.get("uncertain"))
+            if band is not None and not band.lower <= threshold <= band.upper:
+                raise FileError(f"threshold is {threshold}; it must lie in the band, {band.lower} to {band.upper}")
             real, fake = values["labels"]
             return cls(
                 model=ModelIdentity(**values["model"]),
@@ -72,6 +78,7 @@ class Manifest:
                 threshold=threshold,
                 files={str(k): str(v) for k, v in values["files"].items()},
                 labels=(real, fake),
+                uncertain=band,
                 **{
                     k: values.get(k, {})
                     for k in ("libraries", "training", "metrics", "parity", "precision", "reference_scores")
@@ -95,7 +102,7 @@ class Manifest:
         cropped: float | None = None,
         request_id: str | None = None,
     ) -> Verdict:
-        """The verdict on one photo from its outputs of the scoring graph, by this model's threshold.
+        """The verdict on one photo from its outputs of the scoring graph, by this model's threshold and band.
 
         device: where the graph ran, `cpu` or `cuda:N`. cropped: of `DecodedPhoto`. Raises `ModelOutputError` when a score is
         not finite.
@@ -110,16 +117,18 @@ class Manifest:
             use_calibrator=use_calibrator,
             cropped=cropped,
             request_id=request_id,
+            band=self.uncertain,
         )
 
     def to_dict(self) -> dict[str, Any]:
         """The manifest as JSON values."""
         return {
-            "format": FORMAT,
+            "format": WITH_BAND if self.uncertain else FORMAT,
             "model": self.model.to_dict(),
             "image_spec": self.image_spec.to_dict(),
             "labels": list(self.labels),
             "threshold": self.threshold,
+            **({"uncertain": self.uncertain.to_list()} if self.uncertain else {}),
             "calibration": {"method": self.calibration_method, **self.curve.to_dict()},
             "files": self.files,
             "libraries": self.libraries,

@@ -18,7 +18,7 @@ from detector.errors import FileError, UnmaskError, UsageError
 from detector.files import PHOTO_SUFFIXES, files_below, has_photo_suffix, shown
 from detector.packed import Entry, entries, is_packed
 from detector.scorer import Scorer
-from detector.verdict import error_body
+from detector.verdict import UNCERTAIN, error_body
 
 Format = Literal["jsonl", "csv"]
 CSV_COLUMNS = (
@@ -31,6 +31,8 @@ CSV_COLUMNS = (
     "percent",
     "confidence",
     "threshold",
+    "uncertain_lower",
+    "uncertain_upper",
     "cropped",
     "code",
     "message",
@@ -95,19 +97,20 @@ def score_paths(
             yield {"path": photo.name if isinstance(photo, Entry) else shown(photo), **body}
 
 
-def write_results(results: Iterable[dict[str, Any]], out: TextIO, format: Format = "jsonl") -> int:
-    """Write results as they come, one a line, and return how many of them are errors."""
+def write_results(results: Iterable[dict[str, Any]], out: TextIO, format: Format = "jsonl") -> Counter[str]:
+    """Write results as they come, one a line, and return how many there are by prediction; "" counts the errors."""
     table = csv.DictWriter(out, CSV_COLUMNS, extrasaction="ignore") if format == "csv" else None
     if table:
         table.writeheader()
-    failed = 0
+    counts: Counter[str] = Counter()
     for result in results:
-        failed += not result["ok"]
+        counts[result["prediction"] if result["ok"] else ""] += 1
         if table:
-            table.writerow({**result, **result.get("error", {})})
+            lower, upper = result.get("uncertain", ("", ""))
+            table.writerow({**result, "uncertain_lower": lower, "uncertain_upper": upper, **result.get("error", {})})
         else:
             print(json.dumps(result), file=out)
-    return failed
+    return counts
 
 
 def score(
@@ -142,10 +145,11 @@ def score(
     results = score_paths(scorer, found.photos, batch=batch, use_calibrator=use_calibrator)
     with _output(out) as stream:
         shown_results = tqdm(results, total=len(found.photos), unit="photo", disable=quiet or None, file=sys.stderr)
-        failed = write_results(shown_results, stream, format)
-    if failed and not quiet:
-        print(f"{failed} of {len(found.photos)} could not be scored", file=sys.stderr)
-    return 1 if failed else 0
+        counts = write_results(shown_results, stream, format)
+    for said, n in (("are Uncertain", counts[UNCERTAIN]), ("could not be scored", counts[""])):
+        if n and not quiet:
+            print(f"{n} of {len(found.photos)} {said}", file=sys.stderr)
+    return 1 if counts[""] else 0
 
 
 @contextmanager

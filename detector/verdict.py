@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from detector.errors import ModelOutputError, UnmaskError
+from detector.errors import FileError, ModelOutputError, UnmaskError
 
-REAL, FAKE = "Real", "Fake"
+REAL, FAKE = "Real", "Fake"  # the two classes
+UNCERTAIN = "Uncertain"  # the prediction of a model with a band, for a photo in it
 DEFAULT_THRESHOLD = 0.5  # where neither a run nor a user has chosen one
 
 
@@ -26,13 +28,45 @@ class ModelIdentity:
 
 
 @dataclass(frozen=True)
+class Band:
+    """Calibrated probabilities that are called neither Real nor Fake: from `lower` on and below `upper`.
+
+    Both lie above 0 and below 1. Where they are equal the band is empty: one threshold keeps the error rates that it was
+    chosen for. Raises `FileError` for what is no band.
+    """
+
+    lower: float
+    upper: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.lower <= self.upper < 1:
+            raise FileError(f"the band is {self.lower} to {self.upper}; it must lie between 0 and 1, the lower end first")
+
+    @classmethod
+    def from_list(cls, values: Sequence[float] | None) -> Band | None:
+        """The band that `to_list` gave; None for none. Raises `FileError`, or `TypeError` or `ValueError` for other values."""
+        if values is None:
+            return None
+        lower, upper = map(float, values)
+        return cls(lower, upper)
+
+    def __contains__(self, probability: float) -> bool:
+        return self.lower <= probability < self.upper
+
+    def to_list(self) -> list[float]:
+        """Plain values for JSON: [lower, upper]."""
+        return [self.lower, self.upper]
+
+
+@dataclass(frozen=True)
 class Verdict:
     """The answer for one photo.
 
-    prediction: `Real` or `Fake`. logit: above zero leans fake. raw_prob: sigmoid of the logit. calibrated: probability of
-    fake that the prediction was decided on; it equals `raw_prob` when the calibrator was not used. threshold: the prediction
-    is Fake when `calibrated` is at or above it. model_device: `cpu` or `cuda:N`. cropped: share of the photo's area, from 0 to
-    1, that the centre crop left out; None where only pixels were given.
+    prediction: `Real`, `Fake`, or `Uncertain` where the model has a band and `calibrated` lies in it. logit: above zero leans
+    fake. raw_prob: sigmoid of the logit. calibrated: probability of fake that the prediction was decided on; it equals
+    `raw_prob` when the calibrator was not used. threshold: the prediction is Fake when `calibrated` is at or above it; with a
+    band, when it is at or above the upper end. model_device: `cpu` or `cuda:N`. cropped: share of the photo's area, from 0 to
+    1, that the centre crop left out; None where only pixels were given. uncertain: the band that was decided with.
     """
 
     prediction: str
@@ -45,6 +79,7 @@ class Verdict:
     model_device: str
     cropped: float | None = None
     request_id: str | None = None
+    uncertain: Band | None = None
 
     @classmethod
     def from_scores(
@@ -59,17 +94,20 @@ class Verdict:
         use_calibrator: bool = True,
         cropped: float | None = None,
         request_id: str | None = None,
+        band: Band | None = None,
     ) -> Verdict:
-        """Decide from one photo's outputs of the scoring graph; `Manifest.verdict` fills in threshold and model.
+        """Decide from one photo's outputs of the scoring graph; `Manifest.verdict` fills in threshold, band and model.
 
         The prediction is Fake when the probability is at or above `threshold`. Without the calibrator the raw probability
-        is both compared and reported. Raises `ModelOutputError` when a score is not finite.
+        is both compared and reported, and the band, which is one of calibrated probabilities, is left out.
+        Raises `ModelOutputError` when a score is not finite.
         """
         probability = calibrated_prob if use_calibrator else raw_prob
         if not all(map(math.isfinite, (logit, raw_prob, probability))):
             raise ModelOutputError("the model gave a score that is not a number")
+        decided = band if use_calibrator else None
         return cls(
-            prediction=FAKE if probability >= threshold else REAL,
+            prediction=predicted(probability, threshold, decided),
             logit=float(logit),
             raw_prob=float(raw_prob),
             calibrated=float(probability),
@@ -79,6 +117,7 @@ class Verdict:
             model_device=model_device,
             cropped=cropped,
             request_id=request_id,
+            uncertain=decided,
         )
 
     @property
@@ -88,7 +127,10 @@ class Verdict:
 
     @property
     def confidence(self) -> float:
-        """Probability of what the prediction says; below a half only where the threshold is not a half."""
+        """Probability of what the prediction says, below a half only where the threshold is not a half; of an Uncertain one,
+        that of the likelier class."""
+        if self.prediction == UNCERTAIN:
+            return max(self.calibrated, 1 - self.calibrated)
         return self.calibrated if self.prediction == FAKE else 1 - self.calibrated
 
     def to_dict(self) -> dict[str, Any]:
@@ -103,6 +145,7 @@ class Verdict:
             "confidence": float(f"{self.confidence:.7g}"),
             "used_calibrator": self.used_calibrator,
             "threshold": self.threshold,
+            **({"uncertain": self.uncertain.to_list()} if self.uncertain else {}),
             "model": self.model.to_dict(),
             "model_device": self.model_device,
         }
@@ -111,6 +154,13 @@ class Verdict:
         if self.request_id is not None:
             body["request_id"] = self.request_id
         return body
+
+
+def predicted(probability: float, threshold: float, band: Band | None = None) -> str:
+    """What a photo with this probability is called."""
+    if band is not None and probability in band:
+        return UNCERTAIN
+    return FAKE if probability >= (band.upper if band is not None else threshold) else REAL
 
 
 def error_body(error: UnmaskError, request_id: str | None = None) -> dict[str, Any]:

@@ -55,8 +55,8 @@ def export_run(
 ) -> Manifest:
     """Export `run`'s checkpoint ("best" or "final") into `out` and return the manifest written there.
 
-    threshold: calibrated probability from which on a photo is Fake; None takes the run's, or 0.5. photos: folder whose
-    photos the parity gate scores; None takes the run's validation photos where they still are, or drawn pictures.
+    threshold: calibrated probability from which on a photo is Fake; None takes the run's, or 0.5, and its band. photos:
+    folder whose photos the parity gate scores; None takes the run's validation photos where they still are, or drawn pictures.
     precisions: "int8", "fp16", for models with fewer bits beside the float32 one, chosen and judged on the labelled photos in
     `data`; None takes those that the run was trained on.
     allow_faulty: export a run that faults were injected into all the same; its manifest says so.
@@ -94,6 +94,7 @@ def export_run(
         metrics=source.metrics,
         parity={"pictures": shown},
         reference_scores=source.reference_scores,
+        uncertain=source.uncertain if threshold is None else None,
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
@@ -177,11 +178,12 @@ def pack(work: Path, manifest: Manifest) -> Manifest:
 
 
 def training_record(source: Run, checkpoint: str, threshold: float | None) -> dict[str, Any]:
-    """What a manifest says of the training; how the threshold was chosen too, unless `threshold` was given in its place."""
+    """What a manifest says of the training; also how threshold or band were chosen, unless `threshold` was given instead."""
     record = {"fingerprint": source.checkpoint.fingerprint, "checkpoint": checkpoint, "arguments": source.arguments}
     if source.checkpoint.faults:
         record["faults"] = source.checkpoint.faults
-    return record | ({"threshold_choice": source.threshold_choice} if source.threshold_choice and threshold is None else {})
+    chosen = {"threshold_choice": source.threshold_choice, "band_choice": source.band_choice} if threshold is None else {}
+    return record | {name: choice for name, choice in chosen.items() if choice}
 
 
 def install(work: Path, out: Path) -> None:

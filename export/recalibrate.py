@@ -1,4 +1,4 @@
-"""Recalibrate artifacts: the curve and the threshold that their run has now, in place of those they were exported with."""
+"""Recalibrate artifacts: curve, threshold and band that their run has now, in place of those they were exported with."""
 
 from __future__ import annotations
 
@@ -80,6 +80,7 @@ def recalibrate_artifacts(
             curve=curve,
             calibration_method=source.method,
             threshold=threshold if threshold is not None else source.threshold or DEFAULT_THRESHOLD,
+            uncertain=source.uncertain if threshold is None else None,
             training=training_record(source, "best", threshold),
             metrics=source.metrics,
             reference_scores=source.reference_scores,

@@ -8,6 +8,7 @@ from typing import Any
 
 from detector.calibration import CalibrationCurve
 from detector.files import read_json
+from detector.verdict import Band
 from export.checks import check_run
 from training.models.checkpoint import BEST, Checkpoint, load_calibration, load_checkpoint
 from training.options import without_places
@@ -18,7 +19,8 @@ class Run:
     """A training run.
 
     method: how the curve was fitted, "none" when there is none and `curve` is the identity. metrics: on validation photos,
-    with intervals. threshold_choice: how the threshold was chosen, where it was for a rate of false alarms. photos: where the
+    with intervals. threshold_choice: how the threshold was chosen, where it was for a rate of false alarms.
+    uncertain, band_choice: the band, and how it was chosen, where the run has one. photos: where the
     run's validation photos are, or all of its photos, when that folder still exists.
     """
 
@@ -29,6 +31,8 @@ class Run:
     reference_scores: dict[str, Any] = field(default_factory=dict)
     threshold: float | None = None
     threshold_choice: dict[str, Any] | None = None
+    uncertain: Band | None = None
+    band_choice: dict[str, Any] | None = None
 
     @property
     def data(self) -> Path | None:
@@ -70,4 +74,6 @@ def read_run(folder: Path, which: str = "best") -> Run:
         metrics.get("reference_scores", {}),
         metrics.get("threshold"),
         metrics.get("threshold_choice"),
+        Band.from_list(metrics.get("uncertain")),
+        metrics.get("band_choice"),
     )

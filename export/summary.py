@@ -19,14 +19,19 @@ def summary(manifest: Manifest, out: Path) -> str:
     model = manifest.model
     return "\n".join(
         [
-            f"{model.name} {model.version}: {model.backbone}, calibration {manifest.calibration_method}, "
-            f"Fake from {manifest.threshold:.4g} on",
+            f"{model.name} {model.version}: {model.backbone}, calibration {manifest.calibration_method}, {_answers(manifest)}",
             *(f"  {name:{width}}  {_size((out / name).stat().st_size):>8}" for name in names),
             _parity(manifest.parity),
             *(_precision(name, report) for name, report in manifest.precision.items()),
             f"next:   unmask serve start --artifacts {shown(out)}",
         ]
     )
+
+
+def _answers(manifest: Manifest) -> str:
+    if (band := manifest.uncertain) and band.lower < band.upper:
+        return f"Real below {band.lower:.4g}, Fake from {band.upper:.4g} on, Uncertain in between"
+    return f"Fake from {manifest.threshold:.4g} on"
 
 
 def verify_summary(report: dict[str, Any], artifacts: Path) -> str:

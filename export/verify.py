@@ -17,7 +17,8 @@ from export.parity import Parity, measure_parity
 from export.reduced.search import finite, logits, spread
 from export.runners import onnx_runner, torchscript_runner
 
-_DECIDES = ("model", "image_spec", "labels", "threshold", "calibration")  # what a verdict depends on besides the weights
+# What a verdict depends on besides the weights.
+_DECIDES = ("model", "image_spec", "labels", "threshold", "uncertain", "calibration")
 
 
 def verify_artifacts(artifacts: Path, photos: Path | None = None) -> dict[str, Any]:
@@ -72,7 +73,7 @@ def _check_archive(path: Path, model: str, outer: Manifest, folder: Path) -> Non
     except FileError as error:
         raise FileError(f"{path.name}: inside, {error.message}") from None
     for key in _DECIDES:
-        if inner.to_dict()[key] != outer.to_dict()[key]:
+        if inner.to_dict().get(key) != outer.to_dict().get(key):
             raise FileError(f"{path.name}: its own manifest has another {key} than manifest.json")
     if model in outer.files and inner.files[model] != outer.files[model]:
         raise FileError(f"{path.name}: holds another {model} than the one beside it")

@@ -41,7 +41,11 @@ class Metric(Enum):
         STAGES,
     )
     PHOTOS = Declaration(
-        "Counter", "unmask_photos", "Photos, by what came of them.", ("outcome",), values=("real", "fake", "error")
+        "Counter",
+        "unmask_photos",
+        "Photos, by what came of them.",
+        ("outcome",),
+        values=("real", "fake", "uncertain", "error"),
     )
     PHOTO_ERRORS = Declaration(
         "Counter",

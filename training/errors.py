@@ -61,3 +61,9 @@ class TooFewToCalibrate(UsageError):
     """There are fewer calibration photos than the method needs."""
 
     code = "too_few_to_calibrate"
+
+
+class TooFewToAbstain(UsageError):
+    """There are fewer held-out photos than the error rates of `--abstain` take."""
+
+    code = "too_few_to_abstain"

@@ -41,12 +41,34 @@ def _numbers(type_: Any, tokens: tuple[Token, ...]) -> tuple[int, ...]:
         raise ValueError(f"{text!r} is neither numbers such as 512,128 nor none") from None
 
 
+def _rates(type_: Any, tokens: tuple[Token, ...]) -> tuple[float, float]:
+    """Two numbers separated by a comma; what they may be is said by `rates_problem`."""
+    text = ",".join(token.value for token in tokens)
+    try:
+        fpr, fnr = map(float, text.split(","))
+    except ValueError:
+        raise ValueError(f"{text!r} is not two rates such as 0.05,0.05") from None
+    return fpr, fnr
+
+
+def rates_problem(abstain: tuple[float, float] | None, target_fpr: float | None) -> str | None:
+    """What is wrong with the rates of `--abstain`, beside `--target-fpr`; None when nothing is."""
+    if abstain is None:
+        return None
+    if not all(0 < rate < 0.5 for rate in abstain):
+        return "--abstain must be two rates above 0 and below 0.5, such as 0.05,0.05"
+    if target_fpr is not None:
+        return "--abstain and --target-fpr both say from where on a photo is Fake; give one of them"
+    return None
+
+
 def _group(title: str, order: int) -> Parameter:
     return Parameter(group=Group(title, sort_key=order))
 
 
 _SWITCH = Parameter(negative=())
 _NUMBERS = Parameter(converter=_numbers, n_tokens=1)
+RATES = Parameter(converter=_rates, n_tokens=1)
 _MODEL, _PHOTOS, _SCHEDULE = _group("The model", 2), _group("The photos", 3), _group("The schedule", 4)
 _CALIBRATION, _MACHINE = _group("Calibration", 5), _group("The machine", 6)
 _FAULTS = _group("Faults, injected on purpose (see `unmask faults`)", 7)
@@ -160,6 +182,8 @@ class FitOptions:
     calibration: Annotated[CalibrationMethod, _CALIBRATION, Parameter(help=CALIBRATION_HELP)] = AUTO
     target_fpr: Annotated[float | None, _CALIBRATION] = None
     """Choose the threshold that flags at most this share of the real photos held out for calibration (else 0.5)."""
+    abstain: Annotated[tuple[float, float] | None, _CALIBRATION, RATES] = None
+    """FPR,FNR: call photos Uncertain where at most so many real ones could not be called Fake, nor so many fake ones Real."""
 
     amp: Annotated[Literal["no", "auto", "fp16", "bf16"], _MACHINE] = "no"
     """Mixed precision: fp16 or bf16 on CUDA, bf16 on a CPU that has it; auto takes the best there is."""
@@ -205,12 +229,14 @@ class FitOptions:
             problems.append("--gram names blocks or resolutions; give --multiscale too")
         if self.model == DUAL_STREAM and (self.gram or self.zoom != 1 or self.freeze_backbone):
             problems.append("--gram, --zoom and --freeze-backbone are for networks of one stream")
+        if problem := rates_problem(self.abstain, self.target_fpr):
+            problems.append(problem)
         if self.freeze_backbone:
             problems += self._problems_of_freezing()
         if self.folds is not None and not self.members:
             if self.fold is None:
                 problems.append("--folds needs --fold, the one of them that this run leaves aside")
-            if self.calibration == "none" and self.target_fpr is None:
+            if not self.holds_out:
                 problems.append("--folds leaves photos aside to calibrate on; give a --calibration")
         if problems:
             raise UsageError("; ".join(problems))
@@ -255,6 +281,11 @@ class FitOptions:
             ("workers", self.workers is None or self.workers >= 0, "0 or more"),
         ]
         return [(name, what) for name, good, what in checks if not good]
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether photos are left aside for a curve, a threshold or a band."""
+        return self.calibration != "none" or self.target_fpr is not None or self.abstain is not None
 
     @property
     def image_spec(self) -> ImageSpec:

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from detector import FAKE, REAL
+from detector import FAKE, UNCERTAIN, Band, FileError
 from detector.tolerance import PROBABILITY, disagreement
+from detector.verdict import predicted
 
 
 @dataclass(frozen=True)
@@ -130,9 +131,21 @@ def _inconsistency(verdict: Mapping[str, Any]) -> str | None:
         return "used_calibrator is not true"
     if abs(verdict["percent"] - 100 * calibrated) > 0.051:  # one decimal
         return "percent is not 100 x calibrated"
-    prediction = FAKE if calibrated >= verdict["threshold"] else REAL
+    return _contradiction(verdict)
+
+
+def _contradiction(verdict: Mapping[str, Any]) -> str | None:
+    """What in a verdict is not what its probability and its band make it; None when nothing is."""
+    calibrated = verdict["calibrated"]
+    try:
+        band = Band.from_list(verdict.get("uncertain"))
+    except (TypeError, ValueError, FileError):
+        return "uncertain is not a band in [0, 1]"
+    prediction = predicted(calibrated, verdict["threshold"], band)
     if verdict.get("prediction") != prediction:
-        return "prediction contradicts calibrated and threshold"
-    if abs(verdict["confidence"] - (calibrated if prediction == FAKE else 1 - calibrated)) > 1e-6:  # seven digits of each
+        return "prediction contradicts calibrated, threshold and uncertain"
+    likelier = max(calibrated, 1 - calibrated)
+    right = likelier if prediction == UNCERTAIN else calibrated if prediction == FAKE else 1 - calibrated
+    if abs(verdict["confidence"] - right) > 1e-6:  # seven digits of each
         return "confidence is not the probability of prediction"
     return None

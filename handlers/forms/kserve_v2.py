@@ -20,8 +20,9 @@ _OUTPUTS: tuple[tuple[str, str, Callable[[Body, float | None], Any]], ...] = (
     ("error_code", "BYTES", lambda body, missing: body.get("error", {}).get("code", "")),
     ("error_message", "BYTES", lambda body, missing: body.get("error", {}).get("message", "")),
 )
+_BAND = "uncertain"  # of models that have one
 _EXPLANATION_OUTPUTS = ("heatmap", "overlay_png")
-_NAMES = (*(name for name, _, _ in _OUTPUTS), *_EXPLANATION_OUTPUTS)
+_NAMES = (*(name for name, _, _ in _OUTPUTS), _BAND, *_EXPLANATION_OUTPUTS)
 
 
 class KServeV2(Form):
@@ -106,6 +107,9 @@ def _wanted(outputs: Any) -> tuple[str, ...]:
 def _rows(bodies: Sequence[Body], missing: float | None) -> list[Body]:
     """The tensors; `missing` stands for the numbers that a failed photo does not have."""
     tensors = [_tensor(name, datatype, [value(body, missing) for body in bodies]) for name, datatype, value in _OUTPUTS]
+    if any(_BAND in body for body in bodies):
+        ends = [end for body in bodies for end in body.get(_BAND, [missing, missing])]
+        tensors.append(_tensor(_BAND, "FP32", ends, [len(bodies), 2]))
     explanations = [body.get("explanation") for body in bodies]
     if found := next((e for e in explanations if e), None):
         height, width = len(found["heatmap"]), len(found["heatmap"][0])

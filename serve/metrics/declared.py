@@ -31,7 +31,9 @@ class SupervisorMetric(Enum):
     RESTARTS = _counter("worker_restarts", "Workers that ended and had to be replaced, by reason.", "reason", values=REASONS)
     QUEUE_PENDING = _gauge("queue_pending", "Requests that wait for a worker.", "version")
     QUEUE_LIMIT = _gauge("queue_limit", "The most requests that may wait; further ones are refused.", "version")
-    MODEL_INFO = _gauge("model_info", "1 for each version.", "version", "backbone", "archive", "sha256", "threshold")
+    MODEL_INFO = _gauge(
+        "model_info", "1 for each version.", "version", "backbone", "archive", "sha256", "threshold", "uncertain"
+    )
     DEFAULT_VERSION = _gauge("default_version", "1 for the version that answers where a request names none.", "version")
     SCORE_REFERENCE = _gauge(
         "score_reference",
@@ -40,7 +42,8 @@ class SupervisorMetric(Enum):
     )
     SCORE_UNCERTAIN = _gauge(
         "score_uncertain",
-        "1 for each bin of the reference that has scores within 0.1 of the threshold, 0 for the others.",
+        "1 for each bin of the reference that has scores in the model's band or, where it has none, within 0.1 of the "
+        "threshold; 0 for the others.",
         *("version", "upper", "lower"),
     )
     BUILD_INFO = _gauge("build_info", "1, with what runs here.", "version", "python", "torchserve", "onnxruntime")

@@ -14,7 +14,7 @@ from serve.metrics.declared import SupervisorMetric, family
 from serve.settings import Settings
 
 RUNTIMES = ("onnxruntime-gpu", "onnxruntime")
-UNCERTAIN = 0.1  # a score this near to the threshold may as well be on its other side
+NEAR = 0.1  # where a model has no band: a score this near to the threshold may as well be on its other side
 
 
 class ModelMetrics:
@@ -33,14 +33,16 @@ def _families(settings: Settings, manifests: Mapping[str, Manifest], release: st
     reference, uncertain = family(SupervisorMetric.SCORE_REFERENCE), family(SupervisorMetric.SCORE_UNCERTAIN)
     for name, manifest in manifests.items():
         sha256 = manifest.files[settings.archive_name]
-        info.add_metric([name, manifest.model.backbone, settings.archive, sha256, _bound(manifest.threshold)], 1)
+        band = manifest.uncertain
+        said = "-".join(map(_bound, band.to_list())) if band else ""
+        info.add_metric([name, manifest.model.backbone, settings.archive, sha256, _bound(manifest.threshold), said], 1)
+        low, high = band.to_list() if band else (manifest.threshold - NEAR, manifest.threshold + NEAR)
         edges, counts = manifest.reference_scores.get("edges", []), manifest.reference_scores.get("counts", [])
         for lower, upper, count in zip(edges, edges[1:], counts, strict=False):
             labels = [name, _bound(upper), _bound(lower)]
             reference.add_metric(labels, count / max(sum(counts), 1))
             # Known from outside by labels alone, of which PromQL makes no numbers.
-            near = lower < manifest.threshold + UNCERTAIN and upper > manifest.threshold - UNCERTAIN
-            uncertain.add_metric(labels, near)
+            uncertain.add_metric(labels, lower < high and upper > low and low < high)
     build.add_metric([release, platform.python_version(), _installed("torchserve"), _installed(*RUNTIMES)], 1)
     return [each for each in (info, reference, uncertain, build) if each.samples]
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import detector
-from detector import CalibrationCurve, FileError, ImageSpec, Manifest, ModelIdentity, Verdict, error_body, sha256
+from detector import Band, CalibrationCurve, FileError, ImageSpec, Manifest, ModelIdentity, Verdict, error_body, sha256
 from detector.errors import ModelOutputError, TruncatedImage
 
 IDENTITY = ModelIdentity("detector", "1.0", "efficientnet_b0")
@@ -93,6 +93,29 @@ def test_without_the_calibrator_the_raw_probability_decides():
     assert (answer.prediction, answer.calibrated, answer.used_calibrator) == ("Real", 0.2, False)
 
 
+def test_a_photo_in_the_band_is_uncertain_and_the_band_is_said():
+    band = Band(0.3, 0.7)
+    words = {p: verdict(calibrated_prob=p, band=band).prediction for p in (0.29, 0.3, 0.5, 0.69, 0.7)}
+    assert words == {0.29: "Real", 0.3: "Uncertain", 0.5: "Uncertain", 0.69: "Uncertain", 0.7: "Fake"}
+    unsure = verdict(calibrated_prob=0.4, band=band)
+    assert unsure.to_dict()["uncertain"] == [0.3, 0.7]
+    assert unsure.confidence == 0.6
+    assert verdict(calibrated_prob=0.5, band=Band(0.5, 0.5)).prediction == "Fake"
+    assert verdict(calibrated_prob=0.49, band=Band(0.5, 0.5)).prediction == "Real"
+
+
+def test_the_raw_probability_is_never_uncertain():
+    raw = verdict(raw_prob=0.4, calibrated_prob=0.5, band=Band(0.3, 0.7), use_calibrator=False)
+    assert raw.prediction == "Real"
+    assert "uncertain" not in raw.to_dict()
+
+
+@pytest.mark.parametrize("ends", [(0.7, 0.3), (0, 0.5), (0.5, 1), (float("nan"), 0.5)])
+def test_what_is_no_band_is_refused(ends):
+    with pytest.raises(FileError, match="the band"):
+        Band(*ends)
+
+
 @pytest.mark.parametrize("score", ["logit", "raw_prob", "calibrated_prob"])
 def test_no_label_is_made_of_nan(score):
     with pytest.raises(ModelOutputError):
@@ -128,6 +151,15 @@ def test_a_manifest_survives_its_file(manifest, tmp_path):
     assert again.to_dict() == manifest.to_dict()
     assert again.image_spec == manifest.image_spec
     assert {p.name for p in tmp_path.iterdir()} == {"manifest.json", "model.onnx"}
+    assert (again.uncertain, manifest.to_dict()["format"]) == (None, 1)
+
+
+def test_a_manifest_with_a_band_survives_its_file_in_a_format_that_earlier_releases_refuse(manifest, tmp_path):
+    replace(manifest, uncertain=Band(0.35, 0.65)).save(tmp_path / "manifest.json")
+    again = Manifest.load(tmp_path / "manifest.json")
+    assert again.uncertain == Band(0.35, 0.65)
+    assert again.to_dict()["format"] == 2
+    assert again.verdict(0.0, 0.5, 0.5, device="cpu").prediction == "Uncertain"
 
 
 def test_a_manifest_that_can_not_be_written_leaves_the_old_one(manifest, tmp_path):
@@ -164,6 +196,9 @@ def test_a_manifest_can_not_point_outside_its_folder(manifest, tmp_path):
         (lambda v: v.pop("threshold"), "threshold"),
         (lambda v: v.update(threshold=1.5), "between 0 and 1"),
         (lambda v: v.update(format=9), "format"),
+        (lambda v: v.update(uncertain=[0.5, 0.6]), "must lie in the band"),
+        (lambda v: v.update(uncertain=[0.6, 0.2]), "the lower end first"),
+        (lambda v: v.update(uncertain=0.4), "not a manifest"),
         (lambda v: v["calibration"].update(x=[1, 0]), "calibration curve"),
         (lambda v: v.update(model={"name": 1}), "not a manifest"),
         (lambda v: v.update(files=[]), "not a manifest"),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from detector import Manifest, sha256
+from detector import Band, Manifest, sha256
 from tests.conftest import made_once
 from tests.serve.running import RunningServer
 
@@ -17,13 +17,13 @@ OLD, NEW = "1.0", "2.0-candidate"
 
 @pytest.fixture(scope="session")
 def newer(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same model as another version, with another threshold to tell its verdicts by."""
+    """The same model as another version, with another threshold to tell its verdicts by, and with a band."""
     from export.archive import write_archive
 
     def make(folder: Path) -> None:
         folder.mkdir()
         before = Manifest.load(artifacts / "manifest.json")
-        manifest = replace(before, model=replace(before.model, version=NEW), threshold=0.25)
+        manifest = replace(before, model=replace(before.model, version=NEW), threshold=0.25, uncertain=Band(0.25, 0.75))
         archive = folder / "detector-onnx.mar"
         write_archive(archive, artifacts / "model.onnx", manifest)
         replace(manifest, files={archive.name: sha256(archive)}).save(folder / "manifest.json")

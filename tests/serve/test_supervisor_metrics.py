@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ import pytest
 
 from detector.errors import UsageError
 from detector.manifest import Manifest
+from detector.verdict import Band
 from serve.logs.jvm_output import Line
 from serve.metrics.feedback import MOST, Feedback, Label, read_labels
 from serve.metrics.gpu import GpuMetrics
@@ -107,9 +109,22 @@ def test_versions_have_their_archive_and_the_shares_of_their_reference_scores(ar
     manifest = Manifest.load(artifacts / "manifest.json")
     found = values(ModelMetrics(Settings(), {"1.0": manifest}, "9.9"))
     sha256 = manifest.files["detector-onnx.mar"]
-    assert found["unmask_model_info", "onnx", manifest.model.backbone, sha256, "0.5", "1.0"] == 1
+    assert found["unmask_model_info", "onnx", manifest.model.backbone, sha256, "0.5", "", "1.0"] == 1
     shares = {key[1:]: value for key, value in found.items() if key[0] == "unmask_score_reference"}
     assert shares == {("0.0", "0.5", "1.0"): 0.4, ("0.5", "1.0", "1.0"): 0.6}
+    assert {key[1:]: value for key, value in found.items() if key[0] == "unmask_score_uncertain"} == dict.fromkeys(shares, 1)
+    for band, near in ((Band(0.5, 0.7), (0, 1)), (Band(0.2, 0.5), (1, 0)), (Band(0.4, 0.6), (1, 1)), (Band(0.5, 0.5), (0, 0))):
+        banded = values(ModelMetrics(Settings(), {"1.0": replace(manifest, uncertain=band)}, "9.9"))
+        assert tuple(value for key, value in banded.items() if key[0] == "unmask_score_uncertain") == near
+        assert (
+            "unmask_model_info",
+            "onnx",
+            manifest.model.backbone,
+            sha256,
+            "0.5",
+            f"{band.lower}-{band.upper}",
+            "1.0",
+        ) in banded
     (build,) = [key for key in found if key[0] == "unmask_build_info"]
     assert "9.9" in build
     assert "0.12.0" in build

@@ -6,12 +6,16 @@ import json
 import os
 import threading
 import time
+from base64 import b64encode
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
+import httpx
 import pytest
 
 from detector import Manifest
+from detector.scorer import Scorer
+from detector.verdict import predicted
 from serve.client.client import GrpcClient, RestClient
 from tests.serve.conftest import NEW, OLD
 from tests.serve.running import RunningServer, serve, serve_process
@@ -47,6 +51,35 @@ def test_each_version_answers_under_its_own_path_and_the_first_by_default(both, 
             assert answer["ok"], answer
             assert answer["model"]["version"] == version
             assert answer["threshold"] == Manifest.load(folder / "manifest.json").threshold
+
+
+def test_a_photo_in_the_band_is_uncertain_on_every_road(both, photos, artifacts, newer):
+    band, scorer = Manifest.load(newer / "manifest.json").uncertain, Scorer(artifacts / "model.onnx", threads=1)
+    url, chosen = f"{both.record.rest_url}/{NEW}", photos[:12]
+    words = [predicted(scorer.score(photo).calibrated, 0.25, band) for photo in chosen]
+    assert set(words) == {"Real", "Uncertain", "Fake"}
+    with (
+        closing(RestClient(both.record.rest_url, version=NEW)) as rest,
+        closing(GrpcClient(both.record.grpc_target, version=NEW)) as grpc,
+    ):
+        for client in (rest, grpc):
+            for explain in (False, True):
+                answers = [client.predict(photo, explain=explain) for photo in chosen]
+                assert [answer["prediction"] for answer in answers] == words
+                assert all(answer["uncertain"] == band.to_list() for answer in answers)
+            raw = [client.predict(photo, use_calibrator=False) for photo in chosen]
+            assert {answer["prediction"] for answer in raw} == {"Real", "Fake"}
+            assert not any("uncertain" in answer for answer in raw)
+    encoded = [b64encode(photo).decode() for photo in chosen]
+    v1 = httpx.post(url, json={"instances": encoded}).json()
+    assert [answer["prediction"] for answer in v1["predictions"]] == words
+    tensor = {"name": "images", "shape": [len(chosen)], "datatype": "BYTES", "data": encoded}
+    v2 = {output["name"]: output for output in httpx.post(url, json={"inputs": [tensor]}).json()["outputs"]}
+    assert v2["prediction"]["data"] == words
+    assert v2["uncertain"]["shape"] == [len(chosen), 2]
+    assert v2["uncertain"]["data"] == band.to_list() * len(chosen)
+    _, counted = both.probe("metrics")
+    assert 'unmask_photos_total{outcome="uncertain"}' in counted
 
 
 @pytest.mark.parametrize("client", [RestClient, GrpcClient])

@@ -15,15 +15,16 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from detector.decode.batches import decoded_batches
-from detector.errors import UnmaskError, UsageError
+from detector.errors import FileError, UnmaskError, UsageError
 from detector.files import shown
 from detector.scorer import Scorer
 from detector.spec import ImageSpec
-from detector.verdict import DEFAULT_THRESHOLD
+from detector.verdict import DEFAULT_THRESHOLD, Band
 from training.data.loader import normalise
 from training.data.photos import REAL, Photo, checked_pattern, class_counts, find_photos, fingerprint, unreadable_warning
 from training.evaluation import pointing_game as pointing
 from training.evaluation import robustness
+from training.evaluation.abstention import abstention, called
 from training.evaluation.families import family_names, family_rows, group_rows
 from training.evaluation.metrics import evaluate, score_histogram
 from training.evaluation.mistakes import Heatmaps, Mistake, find_mistakes, pixels_of
@@ -40,6 +41,7 @@ class ScoringModel:
     name: str
     spec: ImageSpec
     threshold: float
+    band: Band | None
     score: Callable[[NDArray[np.uint8]], tuple[Floats, Floats]]
     heatmaps: Heatmaps
 
@@ -56,7 +58,7 @@ class Evaluation:
 
 
 def from_checkpoint(path: Path) -> ScoringModel:
-    """A checkpoint with the curve and the threshold of its run; without them, raw probabilities and the default threshold."""
+    """A checkpoint with curve, threshold and band of its run; without them, raw probabilities and the default threshold."""
     checkpoint = load_checkpoint(path)
     network, spec = checkpoint.build(), checkpoint.image_spec
     _, curve = load_calibration(path)
@@ -73,7 +75,7 @@ def from_checkpoint(path: Path) -> ScoringModel:
         with torch.inference_mode():
             return network.logit_and_map(prepared(images))[1].numpy()
 
-    return ScoringModel(checkpoint.model_config.name, spec, _threshold_beside(path), score, heatmaps)
+    return ScoringModel(checkpoint.model_config.name, spec, *_decided_beside(path), score, heatmaps)
 
 
 def from_onnx(path: Path) -> ScoringModel:
@@ -84,6 +86,7 @@ def from_onnx(path: Path) -> ScoringModel:
         manifest.model.backbone,
         manifest.image_spec,
         manifest.threshold,
+        manifest.uncertain,
         lambda images: scorer.scores(images)[1:],
         scorer.heatmaps,
     )
@@ -105,9 +108,9 @@ def evaluate_folder(
     """Metrics with 95 % intervals of `model` on the labelled photos in `data`.
 
     part: of a folder that is divided into Train and Validation; one that is not is taken whole. label_names: what the labels
-    of Parquet and tar files mean. threshold: None takes the model's own. family_by, group_by: regular expressions on a
-    photo's name, see `families`. robustness_photos: how many of each class are corrupted and scored again. pointing_photos:
-    on pseudo-fakes of how many real photos heatmaps are tested.
+    of Parquet and tar files mean. threshold: None takes the model's own, and its band; with another there is no band.
+    family_by, group_by: regular expressions on a photo's name, see `families`. robustness_photos: how many of each class are
+    corrupted and scored again. pointing_photos: on pseudo-fakes of how many real photos heatmaps are tested.
     Raises `DataProblem` when the folder is not laid out as expected, `UsageError` when a class has no readable photo.
     """
     family_by, group_by = checked_pattern(family_by, "--family-by"), checked_pattern(group_by, "--group-by")
@@ -120,19 +123,21 @@ def evaluate_folder(
     counts = class_counts(labels)
     if min(counts.values()) < 1:
         raise UsageError(f"--data {data}: {counts['real']} readable real photos and {counts['fake']} fake; both are needed")
-    threshold = threshold or model.threshold
-    flagged = calibrated >= threshold
+    threshold, band = (threshold, None) if threshold else (model.threshold, model.band)
+    flagged, _ = called(calibrated, threshold, band)
     families = family_names(names, family_by)
     groups = family_names(names, group_by) if group_by else None
     files = [photo.path for photo in readable]
     pixels = pixels_of(files, model.spec)
-    mistakes = find_mistakes(names, labels, raw, calibrated, threshold, pixels, model.heatmaps)
+    mistakes = find_mistakes(names, labels, raw, calibrated, threshold, band, pixels, model.heatmaps)
     result = {
         "model": model.name,
         "data": shown(data.name),
         "part": part if any(p.part for p in photos) else "all",
         "counts": counts,
         "validation": evaluate(labels, raw, calibrated, threshold=threshold, seed=seed),
+        "uncertain": band.to_list() if band else None,
+        "abstention": abstention(labels, calibrated, band) if band else None,
         "families": family_rows(families, labels, raw, flagged, seed=seed) if families else None,
         "groups": group_rows(groups, labels, flagged) if groups else None,
         "robustness": None,
@@ -172,11 +177,13 @@ def scores_of(model: ScoringModel, photos: Sequence[Photo]) -> tuple[list[int], 
     return rows, np.concatenate(raw), np.concatenate(calibrated), unreadable
 
 
-def _threshold_beside(checkpoint: Path) -> float:
-    """The threshold of the run that a best checkpoint lies in, where it says one."""
+def _decided_beside(checkpoint: Path) -> tuple[float, Band | None]:
+    """The threshold and the band of the run that a best checkpoint lies in, where it says them."""
+    if checkpoint.name != BEST:
+        return DEFAULT_THRESHOLD, None
     try:
         values = json.loads(checkpoint.with_name("metrics.json").read_text(encoding="utf-8"))
-        found = float(values["threshold"]) if checkpoint.name == BEST else DEFAULT_THRESHOLD
-    except (OSError, ValueError, KeyError, TypeError):
-        return DEFAULT_THRESHOLD
-    return found if 0 < found < 1 else DEFAULT_THRESHOLD
+        found, band = float(values["threshold"]), Band.from_list(values.get("uncertain"))
+    except (OSError, ValueError, KeyError, TypeError, FileError):
+        return DEFAULT_THRESHOLD, None
+    return (found, band) if 0 < found < 1 else (DEFAULT_THRESHOLD, None)

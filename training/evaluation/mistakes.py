@@ -16,7 +16,9 @@ from detector.errors import UnmaskError
 from detector.overlay import overlaid
 from detector.packed import Readable
 from detector.spec import ImageSpec
+from detector.verdict import Band
 from training.data.photos import FAKE
+from training.evaluation.abstention import called
 
 SHOWN = 12
 SIDE = 192  # pixels of a thumbnail
@@ -51,10 +53,13 @@ def worst(
     raw: NDArray[np.floating],
     calibrated: NDArray[np.floating],
     threshold: float,
+    band: Band | None = None,
     count: int = SHOWN,
 ) -> NDArray[np.int64]:
-    """Rows of at most `count` wrong verdicts, the most confident first, by calibrated probability and then by raw."""
-    wrong = np.flatnonzero((calibrated >= threshold) != (labels == FAKE))
+    """Rows of at most `count` wrong verdicts, which Uncertain is not; the most confident first, by calibrated probability and
+    then by raw."""
+    called_fake, called_real = called(calibrated, threshold, band)
+    wrong = np.flatnonzero(np.where(labels == FAKE, called_real, called_fake))
     off, off_raw = (np.abs(p[wrong].astype(np.float64) - labels[wrong]) for p in (calibrated, raw))
     return wrong[np.lexsort((-off_raw, -off))][:count]
 
@@ -65,11 +70,12 @@ def find_mistakes(
     raw: NDArray[np.floating],
     calibrated: NDArray[np.floating],
     threshold: float,
+    band: Band | None,
     pixels: Pixels,
     heatmaps: Heatmaps,
 ) -> list[Mistake]:
     """The worst mistakes with pictures; without those whose pixels can't be had any more."""
-    found = [(row, pixels(int(row))) for row in worst(labels, raw, calibrated, threshold)]
+    found = [(row, pixels(int(row))) for row in worst(labels, raw, calibrated, threshold, band)]
     there = [(row, photo) for row, photo in found if photo is not None]
     if not there:
         return []

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.verdict import DEFAULT_THRESHOLD
+from detector.verdict import DEFAULT_THRESHOLD, Band
+from training.calibration.abstain import Rates, choose_band
 from training.calibration.methods import Calibration, fit_all
 from training.calibration.thresholds import threshold_for_fpr
+from training.evaluation.abstention import abstention, called
 from training.evaluation.families import family_names, family_rows
 from training.evaluation.metrics import ERRORS, compare_probabilities, evaluate, score_histogram
 from training.evaluation.scores import ScoreTable
@@ -21,20 +23,24 @@ def run_metrics(
     held_out: ScoreTable,
     *,
     target_fpr: float | None,
+    abstain: Rates | None,
     seed: int,
 ) -> dict[str, Any]:
     """The part of `metrics.json` that changes with the calibration, as JSON values.
 
     validation: scored photos that are reported on. held_out: those that `calibration` was fitted on, from which the threshold
-    is chosen too; it may be empty when neither was asked for. All methods are fitted on them and compared on `validation`,
-    which decides nothing.
+    or the band is chosen too; it may be empty when none was asked for. All methods are fitted on them and compared on
+    `validation`, which decides nothing.
     """
     labels, raw = validation.labels, validation.raw
     calibrated = calibration.curve(raw)
-    choice = None
+    choice = band_choice = None
     if target_fpr is not None:
         choice = threshold_for_fpr(calibration.curve(held_out.raw), held_out.labels, target_fpr)
-    threshold = choice["threshold"] if choice else DEFAULT_THRESHOLD
+    if abstain is not None:
+        band_choice = choose_band(calibration.curve(held_out.raw), held_out.labels, abstain)
+    threshold = (choice or band_choice or {"threshold": DEFAULT_THRESHOLD})["threshold"]
+    band = Band.from_list(band_choice["band"]) if band_choice else None
     ways = fit_all(held_out.raw, held_out.labels) if len(held_out.labels) else {"none": Calibration()}
     validated = evaluate(labels, raw, calibrated, threshold=threshold, seed=seed)
     # Measured there already, before and after calibration; only the other methods take time of their own.
@@ -44,11 +50,14 @@ def run_metrics(
     compared |= compare_probabilities(labels, others, seed=seed)
     return {
         "validation": validated,
-        "families": families(validation, raw, calibrated >= threshold, seed=seed),
+        "families": families(validation, raw, called(calibrated, threshold, band)[0], seed=seed),
         "calibration": {"method": calibration.method, "n": calibration.n},
         "calibrations": {name: compared[name] for name in ways},
         "threshold": threshold,
         "threshold_choice": choice,
+        "uncertain": band.to_list() if band else None,
+        "band_choice": band_choice,
+        "abstention": abstention(labels, calibrated, band) if band else None,
         "reference_scores": score_histogram(calibrated),
     }
 

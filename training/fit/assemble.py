@@ -67,6 +67,7 @@ def assemble_ensemble(options: FitOptions, accelerator: Accelerator) -> dict[str
         described,
         method=options.calibration,
         target_fpr=options.target_fpr,
+        abstain=options.abstain,
         seed=options.seed,
         pixels=photos.validation_pixels,
         heatmaps=evaluator.heatmaps,

@@ -33,8 +33,8 @@ class Member:
 
     @property
     def held_out(self) -> bool:
-        """Whether it left photos aside for a curve or a threshold."""
-        return _holds_out(self.argument("calibration"), self.argument("target_fpr"))
+        """Whether it left photos aside for a curve, a threshold or a band."""
+        return self.argument("calibration") != "none" or any(self.argument(name) for name in ("target_fpr", "abstain"))
 
     @property
     def terms(self) -> dict[str, Any]:
@@ -42,10 +42,6 @@ class Member:
         spec = self.checkpoint.image_spec.to_dict()
         asked = {name: self.argument(name) for name in (*_PREPARATION, *_DIVISION) if name not in spec}
         return {**spec, **asked, "calibration part": self.held_out, "photos": self.checkpoint.fingerprint[:12]}
-
-
-def _holds_out(calibration: str, target_fpr: float | None) -> bool:
-    return calibration != "none" or target_fpr is not None
 
 
 def read_members(runs: Sequence[Path], out: Path) -> list[Member]:
@@ -94,7 +90,7 @@ def agreed_options(options: FitOptions, members: Sequence[Member]) -> FitOptions
     if given := [name for name in _MEANINGLESS if getattr(options, name)]:
         raise UsageError(f"--{given[0].replace('_', '-')}: an ensemble is not trained; leave it out")
     first = members[0]
-    if _holds_out(options.calibration, options.target_fpr) != first.held_out:
+    if options.holds_out != first.held_out:
         raise UsageError(
             "--calibration: the members left photos aside for it, so the ensemble needs it too"
             if first.held_out

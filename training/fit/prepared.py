@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from training.audit.audit import Audit, audit_photos
 from training.audit.duplicates import group_numbers
+from training.calibration.abstain import require_enough_to_abstain
 from training.calibration.methods import calibration_note, require_enough
 from training.data.cache import PhotoCache, read_photos
 from training.data.loader import CachedPhotos
@@ -106,7 +107,7 @@ def prepare_photos(
     admit: raises for the fingerprint of photos that are not those wanted, before more is done with them.
 
     Raises `DataProblem` for a folder of another layout or with too few photos, `Leak` when training and validation share
-    photos, `UsageError` for a pattern that is none, `TooFewToCalibrate`.
+    photos, `UsageError` for a pattern that is none, `TooFewToCalibrate`, `TooFewToAbstain`.
     """
     main = accelerator.is_main_process
     photos = find_photos(options.data, fakes_needed=options.pseudo_fakes == "none", labels=options.labels)
@@ -129,7 +130,7 @@ def prepare_photos(
             photos,
             readable,
             tune=options.tune_fraction,
-            calibrate=options.calibrate_fraction if options.calibration != "none" or options.target_fpr else 0,
+            calibrate=options.calibrate_fraction if options.holds_out else 0,
             folds=options.folds,
             fold=fold,
             seed=options.split_seed,
@@ -141,6 +142,9 @@ def prepare_photos(
     parts = divided(options.fold)
     held_out = len(parts.calibrate)
     require_enough(options.calibration, held_out)
+    every = np.concatenate([labels, np.ones_like(labels)]) if pseudo else labels
+    if options.abstain:
+        require_enough_to_abstain(every[parts.calibrate], options.abstain)
     if main:
         unreadable = unreadable_warning(cache.unreadable, len(photos)) if cache.unreadable else None
         for warning in (unreadable, audit.warning(), calibration_note(options.calibration, held_out)):
@@ -152,7 +156,7 @@ def prepare_photos(
         read.fingerprint,
         audit,
         cache,
-        np.concatenate([labels, np.ones_like(labels)]) if pseudo else labels,
+        every,
         parts,
         joined(parts.fit, labels, len(photos)) if pseudo == ADDED else parts.fit,
         divided,

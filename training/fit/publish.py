@@ -9,6 +9,8 @@ from types import MappingProxyType
 from typing import Any
 
 from detector.files import write_json
+from detector.verdict import Band
+from training.calibration.abstain import Rates
 from training.calibration.methods import fit_calibration
 from training.evaluation.mistakes import Heatmaps, Pixels, find_mistakes
 from training.evaluation.run_metrics import run_metrics
@@ -27,6 +29,7 @@ def publish_run(
     *,
     method: str,
     target_fpr: float | None,
+    abstain: Rates | None,
     seed: int,
     pixels: Pixels,
     heatmaps: Heatmaps,
@@ -46,9 +49,10 @@ def publish_run(
     validation = table.of("validation")
     held_out = table.of("calibrate") if held_out is None else held_out
     calibration = fit_calibration(method, held_out.raw, held_out.labels)
-    measured = run_metrics(validation, calibration, held_out, target_fpr=target_fpr, seed=seed)
+    measured = run_metrics(validation, calibration, held_out, target_fpr=target_fpr, abstain=abstain, seed=seed)
     labels, raw, calibrated = validation.labels, validation.raw, calibration.curve(validation.raw)
-    mistakes = find_mistakes(validation.names, labels, raw, calibrated, measured["threshold"], pixels, heatmaps)
+    decided = measured["threshold"], Band.from_list(measured["uncertain"])
+    mistakes = find_mistakes(validation.names, labels, raw, calibrated, *decided, pixels, heatmaps)
     metrics = {
         **described,
         **measured,

@@ -1,4 +1,4 @@
-"""Recalibrate: a finished run's curve and threshold fitted anew on labelled photos; its weights stay as they are."""
+"""Recalibrate: a finished run's curve, threshold and band fitted anew on labelled photos; its weights stay as they are."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ import numpy as np
 from detector.errors import UsageError
 from detector.files import read_json, shown
 from detector.packed import Readable
+from training.calibration.abstain import Rates, require_enough_to_abstain
 from training.calibration.methods import AUTO, calibration_note, require_enough
 from training.data.photos import class_counts, find_photos, fingerprint, unreadable_warning
-from training.errors import DataProblem, TooFewToCalibrate
+from training.errors import DataProblem, TooFewToAbstain, TooFewToCalibrate
 from training.evaluation.evaluate import from_checkpoint, scores_of
 from training.evaluation.mistakes import pixels_of
 from training.evaluation.scores import ScoreTable, content_hashes
 from training.fit.publish import publish_run
 from training.models.checkpoint import BEST
+from training.options import rates_problem
 
 # A photo that the weights were fitted or chosen by is scored too surely, and one that is reported on must decide nothing.
 LEFT_OUT = {"fit": "fitted on", "tune": "tuned on", "validation": "reported on"}
@@ -31,6 +33,7 @@ def recalibrate(
     *,
     method: str = AUTO,
     target_fpr: float | None = None,
+    abstain: Rates | None = None,
     part: str = "all",
     label_names: str | None = None,
     seed: int = 0,
@@ -41,8 +44,12 @@ def recalibrate(
     what is left there are the photos it was calibrated on. `calibration.json`, `calibrator.joblib`, `metrics.json`,
     `scores.csv`, the report and the model card are written; what is reported of the validation photos is computed from their
     raw scores.
-    Raises `FileError` when `run` is none or `scores.csv` is missing, `TooFewToCalibrate`, and what `find_photos` raises.
+    A band is chosen anew with `abstain` and otherwise goes: the earlier one belongs to the earlier curve.
+    Raises `UsageError` for rates that can't be, `FileError` when `run` is none or `scores.csv` is missing,
+    `TooFewToCalibrate`, `TooFewToAbstain`, and what `find_photos` raises.
     """
+    if problem := rates_problem(abstain, target_fpr):
+        raise UsageError(problem)
     table, metrics = ScoreTable.load(run), read_json(run / "metrics.json", hint="`unmask train` writes it")
     photos = [p for p in find_photos(data, labels=label_names) if part == "all" or p.part in (part, None)]
     seen = dict(zip(table.hashes, table.parts, strict=True))
@@ -56,8 +63,10 @@ def recalibrate(
     without = "; ".join(f"{n} left out that the run was {what}" for what, n in left_out.items())
     try:
         require_enough(method, len(kept))
-    except TooFewToCalibrate as error:
-        raise TooFewToCalibrate(f"{error.message} ({without})" if without else error.message) from None
+        if abstain:
+            require_enough_to_abstain(np.array([photo.label for photo in kept], np.int64), abstain)
+    except (TooFewToCalibrate, TooFewToAbstain) as error:
+        raise type(error)(f"{error.message} ({without})" if without else error.message) from None
     model = from_checkpoint(run / BEST)
     rows, raw, _, unreadable = scores_of(model, kept)
     if unreadable:
@@ -70,8 +79,9 @@ def recalibrate(
         )
     names = tuple(kept[row].name for row in rows)
     held_out = ScoreTable(names, labels, ("calibrate",) * len(rows), ("",) * len(rows), raw)
-    if warning := calibration_note(method, len(rows)):
-        print(warning, file=sys.stderr)
+    for warning in (calibration_note(method, len(rows)), _dropped_band(metrics) if abstain is None else None):
+        if warning:
+            print(warning, file=sys.stderr)
     note = f"recalibrated on {len(rows)} photos of {shown(data.name)} ({counts['real']} real, {counts['fake']} fake)"
     validation = table.of("validation")
     own = _files(Path(str(arguments["data"])), arguments.get("labels"))
@@ -82,6 +92,7 @@ def recalibrate(
         metrics,
         method=method,
         target_fpr=target_fpr,
+        abstain=abstain,
         seed=seed,
         pixels=pixels_of(files, model.spec),
         heatmaps=model.heatmaps,
@@ -94,6 +105,17 @@ def recalibrate(
             "left_out": dict(left_out),
             "note": f"{note}; {without}" if without else note,
         },
+    )
+
+
+def _dropped_band(metrics: dict[str, Any]) -> str | None:
+    """What to tell the user of a run whose band is not chosen anew."""
+    if not metrics.get("uncertain"):
+        return None
+    choice = metrics["band_choice"]
+    return (
+        "warning: the run's band of Uncertain was chosen on its earlier curve and is dropped; "
+        f"--abstain {choice['target_fpr']:g},{choice['target_fnr']:g} chooses it anew"
     )
 
 

@@ -144,6 +144,7 @@ def train_network(options: FitOptions, accelerator: Accelerator) -> dict[str, An
         described,
         method=options.calibration,
         target_fpr=options.target_fpr,
+        abstain=options.abstain,
         seed=options.seed,
         pixels=photos.validation_pixels,
         heatmaps=evaluator.heatmaps,

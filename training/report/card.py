@@ -13,6 +13,7 @@ from jinja2 import Environment
 
 from detector.files import atomic_write
 from training.options import without_places
+from training.report.summary import ANSWERS
 
 CARD = "MODEL_CARD.md"
 STRENGTHS = ("label_noise_frac", "input_noise_std")  # of faults, which have a banner of their own
@@ -75,6 +76,20 @@ probability of {{ "%.3g" | format(m.threshold) }} on.
 | {{ label }} | {{ "%.3f" | format(value.value) }} | {{ "%.3f" | format(value.low) }}–{{ "%.3f" | format(value.high) }} |
 {% endfor %}
 
+{% if m.abstention %}
+It says Uncertain for a calibrated probability from {{ "%.3g" | format(m.uncertain[0]) }} to below
+{{ "%.3g" | format(m.uncertain[1]) }}. The ends were chosen on held-out photos: of photos like these, at most
+{{ "%g" | format(100 * m.band_choice.target_fpr) }} % of the real ones are to be called Fake and at most
+{{ "%g" | format(100 * m.band_choice.target_fnr) }} % of the fake ones Real, each with a confidence of
+{{ "%g" | format(100 * m.band_choice.confidence) }} %. On the validation photos, with 95 % Wilson intervals:
+
+| | value | 95 % interval |
+|---|---|---|
+{% for label, value in answers %}
+| {{ label }} | {{ "%.3f" | format(value.value) }} | {{ "%.3f" | format(value.low) }}–{{ "%.3f" | format(value.high) }} |
+{% endfor %}
+
+{% endif %}
 Calibration: {{ m.calibration.method }}, fitted on {{ m.calibration.n }} photos used for nothing else.
 
 ## Limits
@@ -103,6 +118,7 @@ def write_card(directory: Path, metrics: dict[str, Any]) -> Path:
     """Write a run's `MODEL_CARD.md` from what its `metrics.json` holds; returns its path. It names no local place."""
     arguments = without_places(metrics["arguments"])
     rows = [(label, metrics["validation"][key]) for key, label in REPORTED.items()]
+    answered = metrics.get("abstention") or {}
     # Markdown, not HTML: escaping would put &amp; into names.
     page = Environment(trim_blocks=True, lstrip_blocks=True, autoescape=False).from_string(_PAGE)  # noqa: S701
     text = page.render(
@@ -111,6 +127,7 @@ def write_card(directory: Path, metrics: dict[str, Any]) -> Path:
         m=metrics,
         faults=", ".join(f"{k} {v}" for k, v in (metrics["faults"] or {}).items()),
         rows=rows,
+        answers=[(label, answered[key]) for key, label in ANSWERS.items() if answered.get(key)],
         arguments={k: v for k, v in arguments.items() if v not in (None, [], False) and k not in STRENGTHS},
     )
     path = directory / CARD

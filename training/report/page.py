@@ -76,8 +76,39 @@ for that.</p>
 <p class="soft">{{ note }}.</p>
 {% endfor %}
 {% endif %}
+{% if m.band_choice or m.abstention %}
+<h2>Uncertain</h2>
+{% if m.uncertain %}
+<p>Real below <b>{{ '%.4g' % m.uncertain[0] }}</b>, Fake from <b>{{ '%.4g' % m.uncertain[1] }}</b> on, Uncertain in
+between.</p>
+{% endif %}
+{% endif %}
+{% if m.band_choice %}
+<p>Chosen on the {{ m.band_choice.n_real }} real and {{ m.band_choice.n_fake }} fake photos held out for calibration: of photos
+like these, at most {{ '%g' % (100 * m.band_choice.target_fpr) }} % of the real ones are to be called Fake, and at most
+{{ '%g' % (100 * m.band_choice.target_fnr) }} % of the fake ones Real. Each of the two holds with a confidence of
+{{ '%g' % (100 * m.band_choice.confidence) }} %.</p>
+{% for note in m.band_choice.notes %}
+<p class="soft">{{ note[0] | upper }}{{ note[1:] }}.</p>
+{% endfor %}
+{% endif %}
+{% if m.abstention %}
+<div class="wide"><table>
+<tr><th>Answers to {{ m.abstention.n }} {{ 'validation ' if m.arguments else '' }}photos</th><th>share (95 %, Wilson)</th></tr>
+{% for key, name in answers.items() %}
+<tr><td>{{ name }}</td><td>{% if m.abstention[key] %}{{ m.abstention[key] | interval }}{% else %}–{% endif %}</td></tr>
+{% endfor %}
+</table></div>
+<p class="soft">Families, groups and mistakes follow these answers. All other numbers on this page are those of the threshold
+alone, as if every photo had to be answered.</p>
+{% endif %}
 
 <div class="plots">
+{% if m.abstention %}
+<figure>{{ plot('coverage', 'Error against coverage') }}
+<figcaption>If only the photos were answered that are farthest from the threshold: the share of wrong answers among them, with
+95 % Wilson intervals. The dot is the band, which is chosen for each class by itself.</figcaption></figure>
+{% endif %}
 <figure>{{ plot('roc', 'ROC curve') }}
 <figcaption>ROC curve on the raw probability; the dashed line is chance.</figcaption></figure>
 <figure>{{ plot('pr', 'Precision-recall curve') }}

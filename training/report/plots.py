@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
 from detector.html import LIGHT, Picture, in_both_themes
+from training.evaluation import abstention as selective
 from training.evaluation.metrics import equal_mass_bins, wilson
 
 # Narrow figures with large type, so that they can be read at the width of a phone.
@@ -108,8 +109,14 @@ def precision_recall(labels: NDArray[np.int64], scores: NDArray[np.float64], ave
     return draw
 
 
-def score_histograms(labels: NDArray[np.int64], p: NDArray[np.float64], what: str, threshold: float | None = None) -> Plot:
-    """How many photos of each class have which probability, as shares of their class; the threshold marked."""
+def score_histograms(
+    labels: NDArray[np.int64],
+    p: NDArray[np.float64],
+    what: str,
+    threshold: float | None = None,
+    band: Sequence[float] | None = None,
+) -> Plot:
+    """How many photos of each class have which probability, as shares of their class; threshold and band marked."""
 
     def draw(axes: Axes) -> None:
         edges = np.linspace(0, 1, 26)
@@ -118,11 +125,33 @@ def score_histograms(labels: NDArray[np.int64], p: NDArray[np.float64], what: st
             shares = np.histogram(own, edges)[0] / max(len(own), 1)
             axes.stairs(shares, edges, color=colour, fill=True, alpha=0.35)
             axes.stairs(shares, edges, color=colour, linewidth=1.6, label=name)
-        if threshold is not None:
+        if band and band[0] < band[1]:
+            axes.axvspan(*band, color=GREY, alpha=0.2, lw=0, label="Uncertain")
+        elif threshold is not None:
             axes.axvline(threshold, color=GREY, linestyle="--", linewidth=1.2, label=f"threshold {threshold:.3g}")
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axes.set(xlabel=what, ylabel="share of the class", xlim=(-0.01, 1.01))
         _legend(axes, columns=3)
+
+    return draw
+
+
+def risk_coverage(labels: NDArray[np.int64], p: NDArray[np.float64], threshold: float, answered: dict[str, Any]) -> Plot:
+    """The error among the answers against their share, when the surest photos are answered first; and what the band does."""
+    coverage, error = selective.risk_coverage(labels, p, threshold)
+    intervals = [wilson(share * n, n) for share, n in zip(error, np.rint(coverage * len(p)).astype(int).tolist(), strict=True)]
+
+    def draw(axes: Axes) -> None:
+        low, high = ([i[end] for i in intervals] for end in ("low", "high"))
+        axes.fill_between(coverage, low, high, color=BLUE, alpha=0.2, lw=0)
+        axes.plot(coverage, error, color=BLUE, marker="o" if len(error) < 30 else None, markersize=3, label="surest first")
+        if answered["error"]:
+            at = (answered["coverage"]["value"], answered["error"]["value"])
+            axes.plot(*at, color=ORANGE, marker="o", markersize=8, linestyle="none", label="the band")
+        axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+        axes.set(xlabel="photos that are answered", ylabel="wrong answers among them", xlim=(-0.01, 1.02), ylim=(0, None))
+        _legend(axes, columns=2)
 
     return draw
 

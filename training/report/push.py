@@ -41,6 +41,7 @@ def push(run: Path, repository: str, *, private: bool = True, allow_faulty: bool
         "image_spec": checkpoint.image_spec.to_dict(),
         "calibration": {"method": method, **curve.to_dict()},
         "threshold": metrics["threshold"],
+        "uncertain": metrics.get("uncertain"),
         "fingerprint": checkpoint.fingerprint,
         "faults": checkpoint.faults,
     }

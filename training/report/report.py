@@ -20,7 +20,7 @@ from training.evaluation.mistakes import Mistake
 from training.options import without_places
 from training.report import plots
 from training.report.page import BODY, STYLE
-from training.report.summary import interval
+from training.report.summary import ANSWERS, interval
 
 RANKING = (
     ("auc", "ROC AUC"),
@@ -67,6 +67,7 @@ def write_report(
         parts=PARTS,
         ranking=RANKING,
         decisions=DECISIONS,
+        answers=ANSWERS,
         probabilities=PROBABILITIES,
         methods=METHODS,
         rows=ROWS,
@@ -101,8 +102,12 @@ def _plots(
         "confusion": plots.confusion_matrix(v["confusion"]),
         "reliability": plots.reliability(labels, raw, calibrated),
         "scores_raw": plots.score_histograms(labels, raw, "raw probability of fake"),
-        "scores": plots.score_histograms(labels, calibrated, "calibrated probability of fake", v["threshold"]),
+        "scores": plots.score_histograms(
+            labels, calibrated, "calibrated probability of fake", v["threshold"], metrics.get("uncertain")
+        ),
     }
+    if answered := metrics.get("abstention"):
+        drawn["coverage"] = plots.risk_coverage(labels, calibrated, v["threshold"], answered)
     if history := metrics.get("history"):
         drawn["loss"] = plots.curves(history, metrics["best_epoch"], "loss", "loss (cross-entropy)")
         drawn["auc"] = plots.curves(history, metrics["best_epoch"], "auc", "AUC")

@@ -8,6 +8,12 @@ from typing import Any
 
 from detector.files import shown
 
+ANSWERS = {  # of a model with a band
+    "coverage": "Photos with an answer (coverage)",
+    "fpr": "Real photos called Fake (FPR)",
+    "fnr": "Fake photos called Real (FNR)",
+    "error": "Wrong ones among the answers",
+}
 LISTED = 3  # of the families and groups that a model does worst on
 
 
@@ -17,6 +23,7 @@ def summary(metrics: dict[str, Any], out: Path) -> str:
     lines = [_quality("validation", v), f"calibration: {metrics['calibration']['method']}, {_calibration_error(v)}"]
     if choice := metrics.get("threshold_choice"):
         lines.append(f"threshold: {choice['threshold']:.4f}; {choice['notes'][0]}")
+    lines += _answers(metrics)
     run = shlex.quote(shown(out))
     if (page := out / "report" / "index.html").is_file():
         lines.append(f"report: {shown(page)}")
@@ -40,6 +47,7 @@ def summary_of_evaluation(result: dict[str, Any], out: Path | None = None) -> st
         f"at threshold {v['threshold']:.4g}: fakes found {interval(v['recall'])}, real photos flagged {interval(v['fpr'])}",
         f"calibration: {_calibration_error(v)}",
     ]
+    lines += _answers(result)
     if unreadable := result["unreadable"]:
         lines.append(f"skipped: {len(unreadable)} files that can't be read")
     lines += [*_families(result["families"] or []), *_groups(result["groups"] or [])]
@@ -69,6 +77,17 @@ def _quality(name: str, v: dict[str, Any]) -> str:
 
 def _calibration_error(v: dict[str, Any]) -> str:
     return f"error (ECE) {v['ece_raw']['value']:.3f} before and {v['ece']['value']:.3f} after"
+
+
+def _answers(metrics: dict[str, Any]) -> list[str]:
+    """What the band of Uncertain does, where there is one or one was asked for."""
+    notes = (metrics.get("band_choice") or {}).get("notes", [])
+    if not (band := metrics.get("uncertain")):
+        return [f"Uncertain: {note}" for note in notes]
+    told = metrics["abstention"]
+    error = f", wrong on {interval(told['error'])} of them" if told["error"] else ""
+    said = f"Uncertain from {band[0]:.4f} to {band[1]:.4f}: answers {interval(told['coverage'])} of the photos{error}"
+    return [said, *notes]
 
 
 def _families(rows: list[dict[str, Any]]) -> list[str]:

@@ -13,7 +13,7 @@ from detector.errors import UsageError
 from training.calibration.methods import AUTO, CalibrationMethod
 from training.data.photos import check_layout
 from training.fit.preflight import require_file
-from training.options import CALIBRATION_HELP
+from training.options import CALIBRATION_HELP, RATES
 from unmask.parameters import AsJson, Count, Fraction, LabelledPhotos, Labels, Seed, Switch
 
 Part = Literal["validation", "train", "all"]
@@ -48,7 +48,7 @@ def evaluate(
     part
         Part of a folder that is divided into Train and Validation.
     threshold
-        Call a photo Fake from this calibrated probability (default: the model's threshold).
+        Call a photo Fake from this calibrated probability, and none Uncertain (default: the model's threshold and band).
     out
         Also write evaluation.json and report/index.html to this folder.
     family_by
@@ -100,9 +100,10 @@ def calibrate(
     part: Part = "all",
     calibration: Annotated[CalibrationMethod, Parameter(help=CALIBRATION_HELP)] = AUTO,
     target_fpr: Annotated[float | None, Parameter(validator=Number(gt=0, lt=0.5))] = None,
+    abstain: Annotated[tuple[float, float] | None, RATES] = None,
     seed: Seed = 0,
 ) -> int:
-    """Fit the calibration or the threshold of a finished run again.
+    """Fit the calibration, the threshold or the band of Uncertain of a finished run again.
 
     Photos that the run was trained or tuned on, or is reported on, are left out.
     `unmask recalibrate ARTIFACTS --run RUN` then takes the result into artifacts that were exported before.
@@ -115,13 +116,16 @@ def calibrate(
         Part of a folder that is divided into Train and Validation.
     target_fpr
         Choose the threshold that flags at most this share of the real photos.
+    abstain
+        FPR,FNR: call photos Uncertain where at most so many real ones could not be called Fake, nor so many fake ones Real.
     """
     require_file(run / "metrics.json", "`unmask train` writes it into a run folder")
     check_layout(data)
     from training.fit.recalibrate import recalibrate
     from training.report.summary import summary
 
-    metrics = recalibrate(run, data, method=calibration, target_fpr=target_fpr, part=part, label_names=labels, seed=seed)
+    chosen = {"target_fpr": target_fpr, "abstain": abstain}
+    metrics = recalibrate(run, data, method=calibration, part=part, label_names=labels, seed=seed, **chosen)
     print(metrics["calibration"]["note"])
     print(summary(metrics, run))
     return 0

@@ -45,7 +45,7 @@ def export(
     version
         Model version.
     threshold
-        Call a photo Fake from this calibrated probability (default: the run's threshold, or 0.5).
+        Call a photo Fake from this calibrated probability, and none Uncertain (default: the run's threshold and band, or 0.5).
     opset
         ONNX operator set.
     photos
@@ -116,7 +116,7 @@ def recalibrate(
     run
         The run that they were exported from.
     threshold
-        Call a photo Fake from this calibrated probability (default: the run's threshold).
+        Call a photo Fake from this calibrated probability, and none Uncertain (default: the run's threshold and band).
     photos
         Photos for the parity check (default: the run's, or drawn pictures).
     """
@@ -128,7 +128,8 @@ def recalibrate(
 
     manifest = recalibrate_artifacts(artifacts, run, threshold=threshold, photos=photos)
     if json_:
-        changed = {"calibration": manifest.calibration_method, "threshold": manifest.threshold}
+        band = manifest.uncertain.to_list() if manifest.uncertain else None
+        changed = {"calibration": manifest.calibration_method, "threshold": manifest.threshold, "uncertain": band}
         print(json.dumps({"out": shown(artifacts), **changed, "files": manifest.files, "parity": manifest.parity}, indent=2))
     else:
         print(summary(manifest, artifacts))

@@ -66,9 +66,20 @@ def _drift() -> list[object]:
             width=12,
         ),
         lines(
-            "Near the threshold",
-            "Share of the scores of 6 hours within 0.1 of the threshold: photos that the model is not sure of.",
-            Query("unmask:score_uncertain:ratio6h{*}", "{{version}}"),
+            "Uncertain",
+            "Share of the answers of an hour that are Uncertain. Beside it, of the scores of 6 hours and of the held-out"
+            " photos, the share in bins that touch the model's band or, without one, lie within 0.1 of the threshold.",
+            Query(
+                'sum(rate(unmask_photos_total{*,outcome="uncertain"}[1h]))'
+                ' / (sum(rate(unmask_photos_total{*,outcome!="error"}[1h])) > 0)',
+                "Uncertain",
+            ),
+            Query("unmask:score_uncertain:ratio6h{*}", "scores, {{version}}"),
+            Query(
+                "sum by (version) (avg by (version, upper, lower) (unmask_score_reference{*})"
+                " * avg by (version, upper, lower) (unmask_score_uncertain{*}))",
+                "reference, {{version}}",
+            ),
             unit="percentunit",
             width=12,
         ),
