@@ -117,7 +117,7 @@ def test_csv_has_every_column_for_verdicts_and_for_errors(model, photos, tmp_pat
     verdict = {"path": 'a,"b".jpg', **Scorer(model).score(photos[0]).to_dict()}
     error = {"path": "x", "ok": False, "error": {"code": "empty_image", "message": "0 bytes"}, "status": 400}
     out = io.StringIO()
-    assert write_results([verdict, error], out, "csv") == 1
+    assert write_results([verdict, error], out, "csv") == {verdict["prediction"]: 1, "": 1}
     first, second = csv.DictReader(io.StringIO(out.getvalue()))
     assert set(first) == set(CSV_COLUMNS)
     assert (first["path"], float(first["confidence"])) == ('a,"b".jpg', verdict["confidence"])
