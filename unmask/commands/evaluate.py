@@ -124,8 +124,16 @@ def calibrate(
     from training.fit.recalibrate import recalibrate
     from training.report.summary import summary
 
-    chosen = {"target_fpr": target_fpr, "abstain": abstain}
-    metrics = recalibrate(run, data, method=calibration, part=part, label_names=labels, seed=seed, **chosen)
+    metrics = recalibrate(
+        run,
+        data,
+        method=calibration,
+        target_fpr=target_fpr,
+        abstain=abstain,
+        part=part,
+        label_names=labels,
+        seed=seed,
+    )
     print(metrics["calibration"]["note"])
     print(summary(metrics, run))
     return 0
