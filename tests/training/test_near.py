@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -14,8 +12,7 @@ from training.audit import near
 from training.audit.duplicates import FARTHEST, find_matches, group_numbers
 from training.audit.likeness import ALIKE, MOST
 from training.audit.near import ALL_PAIRS, CANDIDATES, near_pairs
-from training.data.facts import THUMB, PhotoFacts, facts_of, read_facts
-from training.data.photos import find_photos
+from training.data.facts import THUMB, PhotoFacts, facts_of
 
 Pairs = set[tuple[int, int]]
 
@@ -119,13 +116,12 @@ def test_frames_of_one_video_are_one_group_with_a_bounded_number_of_matches() ->
     assert len(set(group_numbers(600, matches, [None] * 600))) == 1
 
 
-def test_plain_pictures_are_like_nothing(tmp_path: Path) -> None:
-    (tmp_path / "real").mkdir()
-    (tmp_path / "fake").mkdir()
-    for grey in range(40, 60):
-        pixels = np.full((64, 64, 3), grey, np.uint8)
-        (tmp_path / ("real" if grey % 2 else "fake") / f"{grey}.png").write_bytes(encode(pixels))
-    assert find_matches(read_facts(find_photos(tmp_path))) == []
+def test_plain_pictures_are_like_nothing_and_none_at_all_have_no_matches() -> None:
+    plain = [
+        PhotoFacts(f"{grey:064x}", 100, outline="00" * 32, thumbnail=bytes([grey] * THUMB * THUMB)) for grey in range(40, 60)
+    ]
+    assert find_matches(plain) == []
+    assert find_matches([]) == find_matches([PhotoFacts("0" * 64, 0, problem="is empty")]) == []
 
 
 def test_a_copy_is_as_like_as_its_crop_laid_over_it() -> None:

@@ -14,7 +14,7 @@ from scipy.sparse.csgraph import connected_components
 from detector.errors import UsageError
 from training.audit.likeness import alike_pairs
 from training.audit.near import near_pairs
-from training.data.facts import PhotoFacts, outline_bits
+from training.data.facts import THUMB, PhotoFacts, outline_bits
 from training.data.photos import Photo, checked_pattern
 
 # Measured on 1,800 faces and 1,200 composites. Copies that were re-encoded (down to quality 30), halved or brightened lie
@@ -48,7 +48,7 @@ def find_matches(facts: Sequence[PhotoFacts]) -> list[Match]:
         if fact.problem is None and (earlier := first.setdefault(fact.sha256, row)) != row:
             matches.append(Match(earlier, row, True, 1.0))
     rows = sorted(first.values())
-    thumbnails = np.frombuffer(b"".join(facts[row].thumbnail for row in rows), np.uint8).reshape(len(rows), -1)
+    thumbnails = np.frombuffer(b"".join(facts[row].thumbnail for row in rows), np.uint8).reshape(len(rows), THUMB * THUMB)
     near = near_pairs(np.packbits(outline_bits([facts[row] for row in rows]), axis=1), FARTHEST)
     matches += [Match(rows[i], rows[j], False, likeness) for i, j, likeness in alike_pairs(near, thumbnails)]
     return sorted(matches, key=lambda match: (match.first, match.second))

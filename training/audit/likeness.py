@@ -25,7 +25,7 @@ _SIDES = list(product((0.0, 0.02, 0.04), repeat=2))  # what a crop may have take
 _COARSE = 0.7
 _COARSE_BLURS = (1.5, 4.0)
 _STEP = 3
-_CHUNK = 1 << 15
+_CHUNK = 1 << 13
 
 Floats = NDArray[np.float32]
 
@@ -35,19 +35,19 @@ def alike_pairs(pairs: NDArray[np.int64], thumbnails: NDArray[np.uint8]) -> Iter
 
     pairs: int64[m, 2], as `near_pairs` gives them. thumbnails: uint8[n, THUMB * THUMB]. Of a row at most `MOST` are given.
     """
-    row, matched, crops = -1, 0, None
+    row, matched, own, crops = -1, 0, np.empty(0, np.float32), None
     candidates = np.bincount(pairs[:, 0], minlength=len(thumbnails))
     for i, j in _likely(pairs, thumbnails):
         if i != row:
-            row, matched, crops = i, 0, None
+            row, matched, own, crops = i, 0, _details(thumbnails[i])[0], None
         if matched == MOST:
             continue
-        one, other = _details(thumbnails[i])[0], _details(thumbnails[j])[0]
-        likeness = float(one @ other)
+        other = _details(thumbnails[j])[0]
+        likeness = float(own @ other)
         # One of a crowd, such as a video's frames, is not laid over each of the others crop by crop.
         if likeness < ALIKE or candidates[i] < CANDIDATES:
             crops = _crops(thumbnails[i]) if crops is None else crops
-            likeness = float(max((crops @ other).max(), (_crops(thumbnails[j]) @ one).max()))
+            likeness = float(max((crops @ other).max(), (_crops(thumbnails[j]) @ own).max()))
         if likeness >= ALIKE:
             matched += 1
             yield i, j, min(likeness, 1.0)
@@ -55,12 +55,14 @@ def alike_pairs(pairs: NDArray[np.int64], thumbnails: NDArray[np.uint8]) -> Iter
 
 def _likely(pairs: NDArray[np.int64], thumbnails: NDArray[np.uint8]) -> Iterator[tuple[int, int]]:
     """Those pairs whose coarse details correlate."""
+    rows = np.unique(pairs)
+    coarse = np.empty((len(rows), (THUMB // _STEP) ** 2), np.float16)
+    for start in range(0, len(rows), _CHUNK):
+        coarse[start : start + _CHUNK] = _coarse(thumbnails[rows[start : start + _CHUNK]])
     for start in range(0, len(pairs), _CHUNK):
         i, j = pairs[start : start + _CHUNK].T
-        rows, where = np.unique(np.concatenate([i, j]), return_inverse=True)
-        coarse = _coarse(thumbnails[rows])
-        correlation = (coarse[where[: len(i)]] * coarse[where[len(i) :]]).sum(axis=1)
-        for k in np.flatnonzero(correlation >= _COARSE):
+        first, second = (coarse[np.searchsorted(rows, side)].astype(np.float32) for side in (i, j))
+        for k in np.flatnonzero((first * second).sum(axis=1) >= _COARSE):
             yield int(i[k]), int(j[k])
 
 

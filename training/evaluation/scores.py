@@ -51,10 +51,10 @@ class ScoreTable:
         with atomic_write(directory / FILE) as partial, partial.open("w", encoding="utf-8", newline="") as file:
             table = csv.writer(file, lineterminator="\n")
             table.writerow(_COLUMNS)
-            for name, label, part, content, raw in zip(
-                self.names, self.labels, self.parts, self.hashes, self.raw, strict=True
+            for name, label, part, content, raw, calibrated in zip(
+                self.names, self.labels, self.parts, self.hashes, self.raw, curve(self.raw), strict=True
             ):
-                scores = ("", "") if np.isnan(raw) else (f"{raw:.9g}", f"{curve(raw):.9g}")
+                scores = ("", "") if np.isnan(raw) else (f"{raw:.9g}", f"{calibrated:.9g}")
                 table.writerow((name, _NAMES[int(label)], part, content, *scores))
 
     @classmethod
