@@ -107,7 +107,7 @@ def test_the_same_command_gives_the_same_metrics(tiny_run: Path, tiny_set: Path,
 
 
 def test_an_interrupted_run_resumes_to_the_metrics_of_an_uninterrupted_one(tiny_set: Path, tmp_path: Path) -> None:
-    arguments = ["--data", str(tiny_set), "--epochs", "6", *TINY]
+    arguments = ["--data", str(tiny_set), "--epochs", "6", *TINY, "--augment", "robust", "--crop", "24"]
     out = tmp_path / "run"
     command = [sys.executable, "-m", "unmask", "train", "--out", str(out), *arguments]
     process = subprocess.Popen(command, cwd=ROOT, env=ONE_THREAD, stderr=subprocess.PIPE, text=True)
@@ -215,6 +215,8 @@ def test_mixed_precision_trains_and_is_scored_in_full_precision(tiny_set: Path, 
         (["--batch-size", "1", "--size", "8"], "--size must be from 16 to 2048; --batch-size must be 2 or more"),
         (["--weights", "nowhere.pth"], "nowhere.pth: no such file"),
         (["--resume", "--overwrite"], "give one of them"),
+        (["--crop", "24"], "--crop is the side of the square that --augment crop and robust cut out"),
+        (["--augment", "robust", "--size", "32", "--crop", "33"], "--crop must be from 16 to --size"),
         (["--model", "efficientnet_b99", "--no-pretrained"], "neither in timm nor in torchvision"),
         (["--amp", "fp16", "--device", "cpu", "--no-pretrained"], "--amp fp16 needs CUDA"),
     ],

@@ -85,6 +85,6 @@ def test_the_crop_augmentation_shows_pixels_as_they_are_from_many_places_and_bot
         for y in range(5)
         for x in range(5)
     }
-    seen = {tuple(augmented(augmentation("crop", 32), image, seed).flatten().tolist()) for seed in range(60)}
+    seen = {tuple(augmented(augmentation("crop", 32, 28), image, seed).flatten().tolist()) for seed in range(60)}
     assert seen <= windows
     assert len(seen) > 20

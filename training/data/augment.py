@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
+from training.data.robust import RobustCrop
 
-def augmentation(kind: str, size: int) -> v2.Transform:
-    """How uint8[3, size, size] is varied, by one of `training.options.AUGMENTATIONS`."""
+Variation = Callable[[Tensor], Tensor]
+
+
+def augmentation(kind: str, size: int, side: int | None = None) -> Variation:
+    """How uint8[3, size, size] is varied, as the option `--augment` says.
+
+    side: of the square that `crop` and `robust` cut out; None stands for seven eighths of the size.
+    """
     if kind == "flip":
         return v2.RandomHorizontalFlip(0.5)
-    return _standard(size) if kind == "standard" else _crop(size)
+    if kind == "standard":
+        return _standard(size)
+    return (RobustCrop if kind == "robust" else _crop)(side or size * 7 // 8)
 
 
 def _standard(size: int) -> v2.Transform:
@@ -37,16 +48,16 @@ def _standard(size: int) -> v2.Transform:
     )
 
 
-def _crop(size: int) -> v2.Transform:
-    """Horizontal flip and a random square of seven eighths of the side: uint8[3, c, c] with every pixel's value as it was.
+def _crop(side: int) -> v2.Transform:
+    """Horizontal flip and a random square: uint8[3, side, side] with every pixel's value as it was.
 
     What a generator leaves behind is often as fine as the pixel grid, and turning or recolouring smears it. That the scored
     photo is larger than the crops is to the network's advantage (Touvron et al., arXiv 1906.06423).
     """
-    return v2.Compose([v2.RandomHorizontalFlip(0.5), v2.RandomCrop(size * 7 // 8)])
+    return v2.Compose([v2.RandomHorizontalFlip(0.5), v2.RandomCrop(side)])
 
 
-def augmented(transform: v2.Transform, image: Tensor, seed: int) -> Tensor:
+def augmented(transform: Variation, image: Tensor, seed: int) -> Tensor:
     """`image` varied in the way that `seed` says, whichever process does it; the caller's random state is left alone."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed also seeds devices, which takes 0.4 ms even without any

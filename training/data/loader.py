@@ -12,11 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
-from torchvision.transforms import v2
 
 from detector.cpus import available_cpus
 from detector.spec import ImageSpec
-from training.data.augment import augmentation, augmented
+from training.data.augment import Variation, augmentation, augmented
 from training.data.pseudo_fakes import genuine, pseudo_fake
 
 Item = tuple[Tensor, Tensor, Tensor]  # photo uint8[3, H, W], label float32[], row int64[]
@@ -54,11 +53,18 @@ class CachedPhotos(MappedRows):
     """
 
     def __init__(
-        self, path: Path, labels: NDArray[np.int64], *, pseudo_fakes: bool = False, augment: str = "standard"
+        self,
+        path: Path,
+        labels: NDArray[np.int64],
+        *,
+        pseudo_fakes: bool = False,
+        augment: str = "standard",
+        crop: int | None = None,
     ) -> None:
         super().__init__(path, labels)
         self.pseudo_fakes = pseudo_fakes
         self.augment = augment
+        self.crop = crop
 
     def __getitem__(self, key: tuple[int, int]) -> Item:
         row, seed = key
@@ -68,8 +74,8 @@ class CachedPhotos(MappedRows):
         return self.item(image, row)
 
     @cached_property
-    def _transform(self) -> v2.Transform:
-        return augmentation(self.augment, self.array.shape[1])
+    def _transform(self) -> Variation:
+        return augmentation(self.augment, self.array.shape[1], self.crop)
 
     def pixels(self, row: int, seed: int = -1) -> NDArray[np.uint8]:
         """uint8[H, W, 3]: what is in the row, before augmentation."""

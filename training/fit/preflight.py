@@ -70,7 +70,7 @@ def notes(options: FitOptions) -> list[str]:
     for name in ("patience", "lr_patience"):
         if options.schedule == "cosine" and getattr(options, name) != getattr(default, name):
             found.append(f"--{name.replace('_', '-')} changes nothing with --schedule cosine")
-    idle = ("epochs", "lr", "schedule", "augment", "mixup") if options.members else ()
+    idle = ("epochs", "lr", "schedule", "augment", "crop", "mixup") if options.members else ()
     for name in idle:
         if getattr(options, name) != getattr(default, name):
             found.append(f"--{name} changes nothing for an ensemble, which is not trained")

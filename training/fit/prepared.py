@@ -53,9 +53,9 @@ class PreparedPhotos:
     divided: Callable[[int | None], Parts]
     pseudo_fakes: str | None
 
-    def for_fitting(self, labels: NDArray[np.int64], augment: str) -> CachedPhotos:
+    def for_fitting(self, labels: NDArray[np.int64], augment: str, crop: int | None) -> CachedPhotos:
         """The photos as a network is fitted on them, with these labels."""
-        return CachedPhotos(self.cache.path, labels, pseudo_fakes=self.pseudo_fakes is not None, augment=augment)
+        return CachedPhotos(self.cache.path, labels, pseudo_fakes=self.pseudo_fakes is not None, augment=augment, crop=crop)
 
     def for_scoring(self) -> CachedPhotos:
         """The photos as they are scored."""

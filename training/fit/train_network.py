@@ -72,7 +72,7 @@ def train_network(options: FitOptions, accelerator: Accelerator) -> dict[str, An
     faults = faults_in(arguments)
     fault = make_fault(faults, photos.labels, np.unique(photos.fit_rows), seed=options.seed)
     evaluator = Evaluator(accelerator, config, spec, batch_size=2 * options.batch_size)
-    fitted: Dataset[Item] = photos.for_fitting(fault.labels(), options.augment)
+    fitted: Dataset[Item] = photos.for_fitting(fault.labels(), options.augment, options.crop)
     tuned: Dataset[Item] = photos.for_scoring()
     if options.freeze_backbone:
         fitted, tuned = _features(evaluator, cast(PooledNet, model), config, photos, fault.labels())
