@@ -37,8 +37,8 @@ def test_every_row_is_trained_once_and_the_page_says_what_was_measured(small_tab
     sets = [results.PhotoSet("drawn", draw_set(tmp_path / "data", train=40, validation=12), 32)]
     measured = results.train_all(sets, small_table, tmp_path / "runs", jobs=2)
     names = [row["name"] for row in measured["drawn"]]
-    assert names == ["squeezenet1_1 frozen, fold 1", "squeezenet1_1 frozen, fold 2", "ensemble of these"]
-    reported = tmp_path / "runs" / "drawn" / "ensemble_of_these" / "metrics.json"
+    assert names == ["squeezenet1_1 frozen, fold 1", "squeezenet1_1 frozen, fold 2", "squeezenet1_1 frozen, all folds"]
+    reported = tmp_path / "runs" / "drawn" / "squeezenet1_1_frozen_all_folds" / "metrics.json"
     auc = json.loads(reported.read_text())["validation"]["auc"]
     text = results.page(measured, jobs=1)
     assert f"{auc['value']:.3f} ({auc['low']:.3f}–{auc['high']:.3f})" in text
@@ -55,7 +55,7 @@ def test_train_accepts_the_arguments_of_every_row(tmp_path: Path) -> None:
     weights = tmp_path / "weights.safetensors"
     weights.touch()
     rows = results.plan(photos, weights)
-    assert len(rows) == 2 * results.FOLDS + len(results.SCRATCH) + 1
+    assert len(rows) == 2 * (results.FOLDS + 1) + len(results.SCRATCH)
     for row in rows:
         arguments = ["train", *results.train_arguments(photos, row, tmp_path)]
         _, bound, unused = build().parse_args(arguments, exit_on_error=False, print_error=False)
