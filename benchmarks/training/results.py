@@ -184,6 +184,12 @@ def page(measured: dict[str, list[dict[str, Any]]], jobs: int) -> str:
     return "\n".join(parts) + "\n"
 
 
+def notes(written: Path) -> str:
+    """What people wrote below the tables of an earlier page, from the heading `NOTES` on; empty where there is none."""
+    text = written.read_text(encoding="utf-8") if written.is_file() else ""
+    return text[text.index(NOTES) :] if NOTES in text else ""
+
+
 def _line(row: dict[str, Any]) -> str:
     cells = (
         row["name"],
@@ -206,9 +212,10 @@ def _interval(value: dict[str, float]) -> str:
     return f"{value['value']:.3f} ({value['low']:.3f}–{value['high']:.3f})"
 
 
+NOTES = "\n## What was tried for faces\n"
 _HEAD = """# Results
 
-`make results` writes this page. Each row is one run of `unmask train`, which trains, calibrates and evaluates by
+`make results` writes the tables of this page. Each row is one run of `unmask train`, which trains, calibrates and evaluates by
 itself. Intervals are 95 % bootstrap intervals over the validation photos, which no run used for anything else. `fold
 K` calibrates on the K-th of five folds. In the ensemble of all folds, each photo is scored for the calibration by the
 run that was not fitted on it. The `frozen` rows train only a head, on features that the backbone computes once;

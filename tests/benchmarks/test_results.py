@@ -45,6 +45,10 @@ def test_every_row_is_trained_once_and_the_page_says_what_was_measured(small_tab
     assert text.count("\n| ") == 1 + len(names)
     best = max(measured["drawn"], key=lambda row: row["auc"]["value"])
     assert f"Best: {best['name']}" in text
+    written = tmp_path / "results.md"
+    assert results.notes(written) == ""
+    written.write_text(f"{text}{results.NOTES}\nSmaller crops are faster.\n")
+    assert results.notes(written) == f"{results.NOTES}\nSmaller crops are faster.\n"
     before = reported.stat().st_mtime_ns
     assert results.train_all(sets, small_table, tmp_path / "runs", jobs=1) == measured
     assert reported.stat().st_mtime_ns == before

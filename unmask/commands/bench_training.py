@@ -68,7 +68,7 @@ def results(
     jobs: Count | None = None,
     out: Path = Path("docs/explanation/results.md"),
 ) -> int:
-    """Train every architecture on two sets and write docs/explanation/results.md.
+    """Train every architecture on two sets and write the tables of docs/explanation/results.md; its notes stay.
 
     Parameters
     ----------
@@ -85,11 +85,12 @@ def results(
     out
         Page to write.
     """
-    from benchmarks.training.results import PhotoSet, page, train_all
+    from benchmarks.training.results import PhotoSet, notes, page, train_all
 
     at_once = jobs or available_cpus()
     measured = train_all([PhotoSet("faces", faces, 256), PhotoSet("composites", composites, 160)], weights, runs, at_once)
+    text = page(measured, at_once) + notes(out)
     with atomic_write(out) as partial:
-        partial.write_text(page(measured, at_once), encoding="utf-8")
+        partial.write_text(text, encoding="utf-8")
     print(f"results: {out}")
     return 0
