@@ -12,7 +12,8 @@ from PIL import Image
 
 from detector.decode import decode_image
 from detector.errors import FileError, ImageError
-from detector.files import files_below, has_photo_suffix, shown
+from detector.files import shown
+from detector.score import find_files
 from detector.spec import ImageSpec
 from export.runners import Pixels
 
@@ -21,11 +22,11 @@ Item = TypeVar("Item")
 
 
 def photos_in(folder: Path, spec: ImageSpec, count: int = AT_LEAST) -> Pixels:
-    """`count` photos spread evenly over `folder` and below, decoded: uint8[N, H, W, 3].
+    """`count` photos spread evenly over `folder` and below, in Parquet and tar files too, decoded: uint8[N, H, W, 3].
 
     Raises `FileError` when fewer than that many can be decoded.
     """
-    files = [path for path in files_below(folder) if has_photo_suffix(path)]
+    files = find_files([folder]).photos
     images: list[Pixels] = []
     for file in spread_evenly(files):
         if len(images) == count:

@@ -36,15 +36,15 @@ class Run:
 
     @property
     def data(self) -> Path | None:
-        """The labelled photos that it was trained on, when that folder still exists."""
+        """The labelled photos that it was trained on, when that folder or file still exists."""
         data = Path(str(self.checkpoint.arguments.get("data") or "."))
-        return data if data != Path() and data.is_dir() else None
+        return data if data != Path() and data.exists() else None
 
     @property
     def photos(self) -> Path | None:
-        """The folder that parity is measured on when no other is given."""
-        if (data := self.data) is None:
-            return None
+        """The folder that parity is measured on when no other is given, or the file."""
+        if (data := self.data) is None or not data.is_dir():
+            return data
         return next((d for d in sorted(data.iterdir()) if d.is_dir() and d.name.lower() == "validation"), data)
 
     @property

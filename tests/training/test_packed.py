@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from detector import ImageSpec
+from export.pictures import photos_in
 from tests.detector.test_packed import member, write_parquet, write_tar
 from tests.training.conftest import TINY, fit
 from training.data.cache import read_photos
@@ -122,3 +123,4 @@ def test_a_run_on_parquet_reports_what_one_on_folders_does(
     evaluation = json.loads(capsys.readouterr().out)
     assert evaluation["validation"]["auc"]["value"] == pytest.approx(metrics["validation"]["auc"]["value"], abs=1e-3)
     assert main(["calibrate", "--run", str(tmp_path / "run"), "--data", str(data)]) == 0
+    assert photos_in(data, SPEC, 40).shape == photos_in(shards / "train-000000.tar", SPEC, 40).shape == (40, 32, 32, 3)
