@@ -56,14 +56,14 @@ class EmptyImage(ImageError):
 
 
 class UnsupportedFormat(ImageError):
-    """The image is neither JPEG, PNG nor WebP; the message names its format when that is known."""
+    """The image is of a format or kind that is not read; the message names it when it is known, and what is accepted."""
 
     code = "unsupported_format"
     status = 415
 
 
 class ImageTooLarge(ImageError):
-    """The header gives more pixels than the image spec allows; nothing is decoded."""
+    """The photo has more pixels, or takes more memory to decode, than is allowed; the header tells, and nothing is decoded."""
 
     code = "image_too_large"
     status = 413

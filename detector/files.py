@@ -12,7 +12,8 @@ from typing import Any, NoReturn
 from detector.errors import FileError
 
 # Of files that are looked for in folders; a file that is named is read whatever its suffix is.
-PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".pjpeg", ".pjp", ".mpo", ".png", ".apng", ".webp"})
+_JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".pjpeg", ".pjp", ".mpo")
+PHOTO_SUFFIXES = frozenset((*_JPEG_SUFFIXES, ".png", ".apng", ".webp", ".avif", ".heic", ".heif", ".hif"))
 
 
 def has_photo_suffix(path: Path) -> bool:

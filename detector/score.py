@@ -87,7 +87,7 @@ def score_paths(
     The next batch is decoded while the model runs on this one.
     """
     remaining = iter(paths)
-    for decoded in decoded_batches(paths, scorer.manifest.image_spec, batch):
+    for decoded in decoded_batches(paths, scorer.image_spec, batch):
         seen = [content for content in decoded if not isinstance(content, UnmaskError)]
         images, cropped = [photo.pixels for photo in seen], [photo.cropped for photo in seen]
         verdicts = iter(scorer.score_images(images, use_calibrator=use_calibrator, cropped=cropped) if images else [])
@@ -123,12 +123,14 @@ def score(
     device: str = "cpu",
     threads: int = 0,
     batch: int = 16,
+    max_pixels: int = 0,
+    max_jpeg_pixels: int = 0,
     quiet: bool = False,
 ) -> int:
     """The command `unmask score`: 0 when every photo has a verdict, 1 when any has an error in its place.
 
     out: file to write instead of standard output. threads: of ONNX Runtime, 0 for the CPUs that this process may use.
-    batch: photos scored at once. quiet: no progress bar and no summary.
+    batch: photos scored at once. max_pixels, max_jpeg_pixels: see `Scorer`. quiet: no progress bar and no summary.
     Raises `UsageError` for values that can't work or when there is nothing to score, `FileError` for a model that can't be
     loaded or an output that can't be written.
     """
@@ -141,7 +143,7 @@ def score(
         raise UsageError(f"no photos found; in folders, files ending in {', '.join(sorted(PHOTO_SUFFIXES))} are scored")
     from tqdm import tqdm
 
-    scorer = Scorer(model, device=device, threads=threads)
+    scorer = Scorer(model, device=device, threads=threads, max_pixels=max_pixels, max_jpeg_pixels=max_jpeg_pixels)
     results = score_paths(scorer, found.photos, batch=batch, use_calibrator=use_calibrator)
     with _output(out) as stream:
         shown_results = tqdm(results, total=len(found.photos), unit="photo", disable=quiet or None, file=sys.stderr)

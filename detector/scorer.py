@@ -128,14 +128,24 @@ class Scorer:
 
     model: path of `model.onnx`, with its `manifest.json` beside it; the model's SHA-256 is checked before it is loaded.
     device: a name that `Device.parse` accepts. threads: per operator; 0 means all CPUs that this process may use.
+    max_pixels, max_jpeg_pixels: the most that one photo may have; 0 takes the bound of the model's image spec.
     Raises `FileError` when a file is missing, changed or unreadable, or the device is not available.
     """
 
-    def __init__(self, model: str | os.PathLike[str], *, device: str = "cpu", threads: int = 0) -> None:
+    def __init__(
+        self,
+        model: str | os.PathLike[str],
+        *,
+        device: str = "cpu",
+        threads: int = 0,
+        max_pixels: int = 0,
+        max_jpeg_pixels: int = 0,
+    ) -> None:
         path = Path(model)
         _refuse_other_files(path)
         self.manifest = Manifest.load(path.with_name(MANIFEST))
         self.manifest.verify(path.parent, only=(path.name,))
+        self.image_spec = self.manifest.image_spec.bounded(max_pixels=max_pixels, max_jpeg_pixels=max_jpeg_pixels)
         self.device = device
         self._session = open_session(path, device=device, threads=threads)
 
@@ -171,5 +181,5 @@ class Scorer:
 
     def score(self, data: bytes, *, use_calibrator: bool = True) -> Verdict:
         """The verdict for one encoded photo. Raises `ImageError` when it can't be decoded."""
-        photo = decode_photo(data, self.manifest.image_spec)
+        photo = decode_photo(data, self.image_spec)
         return self.score_images([photo.pixels], use_calibrator=use_calibrator, cropped=[photo.cropped])[0]

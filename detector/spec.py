@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from detector.errors import FileError
@@ -27,8 +27,8 @@ class ImageSpec:
         (He et al., arXiv 1512.03385, as used by torchvision and timm).
     color: `srgb` converts what an embedded colour profile describes to sRGB; `stored` takes the numbers in the file as they
         are, as every model did before there was a choice.
-    max_pixels: width x height above which a photo is refused by its header. max_jpeg_pixels: the same for a JPEG, which is
-        decoded at a fraction of its size. `detector.decode.cost` says what counts as how much.
+    max_pixels: width x height above which a photo is refused by its header; WebP, AVIF and HEIC count double, since they take
+        twice the memory. max_jpeg_pixels: the same for a JPEG, which is decoded at a fraction of its size.
 
     Raises `FileError` for values that can't be used.
     """
@@ -64,6 +64,10 @@ class ImageSpec:
     def shape(self) -> tuple[int, int, int]:
         """Shape of the decoded array: (height, width, 3)."""
         return (self.size, self.size, 3)
+
+    def bounded(self, *, max_pixels: int = 0, max_jpeg_pixels: int = 0) -> ImageSpec:
+        """The same with other bounds on pixels, where they are not 0: what a photo becomes does not depend on them."""
+        return replace(self, max_pixels=max_pixels or self.max_pixels, max_jpeg_pixels=max_jpeg_pixels or self.max_jpeg_pixels)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON and for checkpoints."""

@@ -53,7 +53,8 @@ class WorkerSettings:
     device: cpu, cuda or tensorrt; None takes the GPU that TorchServe assigns, or the CPU where it assigns none.
     threads: per operator; 0 takes all CPUs. cuda_graphs: record CUDA graphs. engine_cache: folder for TensorRT's engines.
     cpu_lock: file by which the workers on one machine know whether another one computes. log_level: of the worker's log.
-    max_body_bytes, max_photos: the most that one request may have. load_error: file for the reason why a model can't be
+    max_body_bytes, max_photos: the most that one request may have. max_pixels, max_jpeg_pixels: the most that one photo may
+    have; 0 takes the model's own bound. load_error: file for the reason why a model can't be
     loaded. requests: named pipe for a line on each request. counting: nothing is counted before this file is there; None
     counts always.
     """
@@ -64,8 +65,10 @@ class WorkerSettings:
     engine_cache: Path | None = field(default=None, metadata={"read": _path})
     cpu_lock: Path | None = field(default=None, metadata={"read": _path})
     log_level: str | None = field(default=None, metadata={"read": _one_of(*LOG_LEVELS)})
-    max_body_bytes: int = field(default=16 * 2**20, metadata={"read": _whole(1)})
+    max_body_bytes: int = field(default=32 * 2**20, metadata={"read": _whole(1)})
     max_photos: int = field(default=32, metadata={"read": _whole(1)})
+    max_pixels: int = field(default=0, metadata={"read": _whole(0)})
+    max_jpeg_pixels: int = field(default=0, metadata={"read": _whole(0)})
     load_error: Path | None = field(default=None, metadata={"read": _path})
     requests: Path | None = field(default=None, metadata={"read": _path})
     counting: Path | None = field(default=None, metadata={"read": _path})

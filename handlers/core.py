@@ -10,7 +10,7 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
-from detector.decode import ACCEPTED_FORMATS, DecodedPhoto, decode_image, decode_photo
+from detector.decode import DecodedPhoto, decode_image, decode_photo
 from detector.errors import UnmaskError
 from detector.verdict import error_body
 from handlers.engine import Engine, Scores
@@ -20,6 +20,7 @@ from handlers.forms.base import Body, Data, Item, Request
 from handlers.requests import MAX_BODY_BYTES, MAX_PHOTOS, Answer, answer, read
 from handlers.telemetry import Batch, Handled, Telemetry
 
+_WARMED_UP = ("JPEG", "PNG", "WEBP")
 log = logging.getLogger("unmask")
 
 
@@ -36,6 +37,7 @@ class Core:
     """Turns photos into verdicts. A photo that fails has its own status and code and fails alone; nothing is raised.
 
     batch_size: the most photos in one run of the model. max_photos, max_body_bytes: the most that one request may have.
+    max_pixels, max_jpeg_pixels: the most that one photo may have; 0 takes the bound of the model's image spec.
     """
 
     def __init__(
@@ -46,17 +48,19 @@ class Core:
         batch_size: int = 8,
         max_photos: int = MAX_PHOTOS,
         max_body_bytes: int = MAX_BODY_BYTES,
+        max_pixels: int = 0,
+        max_jpeg_pixels: int = 0,
     ) -> None:
         self._engine = engine
         self._telemetry = telemetry or Telemetry()
+        self._spec = engine.manifest.image_spec.bounded(max_pixels=max_pixels, max_jpeg_pixels=max_jpeg_pixels)
         self._batch_size = batch_size
         self._max_photos, self._max_body_bytes = max_photos, max_body_bytes
 
     def warm_up(self) -> None:
         """Decode and score plain photos, one and a full batch, so that the first request is as quick as the rest."""
-        spec = self._engine.manifest.image_spec
         # Pillow imports a format's plug-in, and libjpeg and libwebp are loaded, when the first file of that format comes.
-        photos = [decode_image(_plain(name, 2 * spec.size), spec) for name in ACCEPTED_FORMATS]
+        photos = [decode_image(_plain(name, 2 * self._spec.size), self._spec) for name in _WARMED_UP]
         for size in sorted({1, self._batch_size}):
             for _ in range(2):
                 self._engine.run(np.stack([photos[i % len(photos)] for i in range(size)]))
@@ -92,7 +96,7 @@ class Core:
     def _decode(self, photo: Data | Exception) -> DecodedPhoto:
         if isinstance(photo, Exception):
             raise photo
-        return decode_photo(photo, self._engine.manifest.image_spec)
+        return decode_photo(photo, self._spec)
 
     def _score(self, photos: Sequence[_Photo], requests: Sequence[Request], batch: Batch) -> list[Body]:
         """What is found on each photo, from one run of the model."""

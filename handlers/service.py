@@ -109,6 +109,8 @@ def _load(properties: Mapping[str, Any], settings: WorkerSettings) -> Core:
         Telemetry(open_metrics(engine.manifest), records, counting=settings.counting),
         batch_size=batch_size,
         max_photos=settings.max_photos,
+        max_pixels=settings.max_pixels,
+        max_jpeg_pixels=settings.max_jpeg_pixels,
         max_body_bytes=settings.max_body_bytes,
     )
     core.warm_up()

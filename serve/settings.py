@@ -91,6 +91,15 @@ class Settings(BaseSettings):
         description="The largest request, photo or JSON, in bytes.",
     )
     max_photos: int = Field(default=WorkerSettings.max_photos, ge=1, le=1024, description="The most photos in one request.")
+    max_pixels: int = Field(
+        default=0,
+        ge=0,
+        description="The most pixels of one photo; those of WebP, AVIF and HEIC count double. 0 takes the model's own bound, "
+        "100 million.",
+    )
+    max_jpeg_pixels: int = Field(
+        default=0, ge=0, description="The most pixels of one JPEG; 0 takes the model's own bound, 200 million."
+    )
     response_timeout: int = Field(
         default=30, ge=1, description="Seconds after which a worker that does not answer is replaced."
     )

@@ -61,6 +61,18 @@ def check_outline(data: bytes, spec: ImageSpec) -> None:
         raise CorruptImage("the file's boxes are damaged") from None
 
 
+def is_whole(data: bytes) -> bool:
+    """Whether no box of the file goes beyond its end."""
+    at = 0
+    while 0 <= at < len(data):
+        size = int.from_bytes(data[at : at + 4], "big")
+        size = int.from_bytes(data[at + 8 : at + 16], "big") if size == 1 else size or len(data) - at
+        if size < 8:
+            return True  # damage of another kind
+        at += size
+    return at == len(data)
+
+
 def still(data: bytes) -> bytes:
     """An AVIF whose still picture is decoded, not the frames of the sequence that it may hold besides."""
     return data[:8] + b"avif" + data[12:]

@@ -53,7 +53,7 @@ def undecodable(data: bytes, name: str, error: Exception | None) -> ImageError:
         "JPEG": data.rstrip(b"\0").endswith(b"\xff\xd9"),
         "PNG": b"IEND" in data[-64:],
         "WEBP": len(data) >= 12 and int.from_bytes(data[4:8], "little") + 8 <= len(data),
-        "AVIF": "Truncated" not in str(error),
+        **dict.fromkeys(("AVIF", "HEIC", "HEIF"), boxes.is_whole(data)),
     }
     # Pillow raises no type of its own for a truncated file; where the end looks right, its message is the only sign.
     if not complete.get(name.upper(), True) or "truncated" in str(error):

@@ -272,6 +272,8 @@ def _variables(settings: Settings, layout: Layout) -> dict[str, str]:
         log_level={"WARN": "WARNING"}.get(settings.log_level, settings.log_level),
         max_body_bytes=settings.max_body_bytes,
         max_photos=settings.max_photos,
+        max_pixels=settings.max_pixels,
+        max_jpeg_pixels=settings.max_jpeg_pixels,
         load_error=layout.load_error,
         requests=layout.requests,
         counting=layout.counting,

@@ -11,6 +11,7 @@ import pytest
 
 from detector.scorer import Scorer
 from detector.tolerance import PROBABILITY, TOLERANCES, disagreement
+from detector.worker_settings import WorkerSettings
 from tests.conftest import encode
 
 
@@ -28,7 +29,7 @@ def bad(photos) -> dict[str, bytes]:
         "unsupported_format": b"%PDF-1.7 and so on",
         "empty_image": b"",
         "image_too_large": wide[:16] + (60_000).to_bytes(4, "big") * 2 + wide[24:],
-        "body_too_large": bytes(16 * 2**20 + 1),
+        "body_too_large": bytes(WorkerSettings.max_body_bytes + 1),
     }
 
 

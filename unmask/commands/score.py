@@ -20,6 +20,8 @@ def score(
     device: str = "cpu",
     threads: Annotated[int, Parameter(validator=Number(gte=0))] = 0,
     batch: Count = 16,
+    max_pixels: Annotated[int, Parameter(validator=Number(gte=0))] = 0,
+    max_jpeg_pixels: Annotated[int, Parameter(validator=Number(gte=0))] = 0,
     quiet: Switch = False,
 ) -> int:
     """Score files and folders without a server.
@@ -42,6 +44,10 @@ def score(
         Number of threads of ONNX Runtime; 0 uses all CPUs that the process may use.
     batch
         How many photos to score in one batch.
+    max_pixels
+        The most pixels of a photo; 0 takes the model's own bound, 100 million. WebP, AVIF and HEIC count double.
+    max_jpeg_pixels
+        The most pixels of a JPEG; 0 takes the model's own bound, 200 million.
     quiet
         Show no progress bar.
     """
@@ -56,5 +62,7 @@ def score(
         device=device,
         threads=threads,
         batch=batch,
+        max_pixels=max_pixels,
+        max_jpeg_pixels=max_jpeg_pixels,
         quiet=quiet,
     )
