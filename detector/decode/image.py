@@ -76,7 +76,8 @@ def decode_photo(data: bytes | bytearray | memoryview, spec: ImageSpec) -> Decod
     orientation = orientation_of(image)
     pixels = modes.on_white(upright(small, orientation))
     # Most photos differ within their first row, so the rest is compared for few.
-    if (pixels[0] == pixels[0, 0]).all() and (pixels == pixels[0, 0]).all():
+    row = pixels[0].tobytes()
+    if row == row[:3] * spec.size and (pixels == pixels[0, 0]).all():
         red, green, blue = pixels[0, 0].tolist()
         raise UniformImage(
             f"every pixel of the picture has the same colour, rgb({red}, {green}, {blue}); there is nothing to judge"

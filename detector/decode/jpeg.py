@@ -26,6 +26,7 @@ _FRAMES = (frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}) | {_JPEG_LS}
 _PROGRESSIVE, _ARITHMETIC = frozenset({0xC2, 0xCA}), frozenset({0xC9, 0xCA})
 _LOSSLESS, _HIERARCHICAL = frozenset({0xC3, 0xC7, 0xCB, 0xCF}), frozenset({0xC5, 0xC6, 0xCD, 0xCE})
 _PADDING = 16  # zeros at the end of a file: more of them than a scan ends in
+_ALL = 2**64 - 1  # coefficients
 _CHECKED_PIXELS = 25_000_000  # decoded twice to see whether a file without an end is whole
 
 
@@ -33,8 +34,8 @@ _CHECKED_PIXELS = 25_000_000  # decoded twice to see whether a file without an e
 class Jpeg:
     """What the markers of a file say. process: its frame's marker. sampling: each component's factors, across and down.
 
-    missing: for each component, by its number in the frame, the coefficients whose last bit no scan has. interleaved: whether
-    the first scan has every component. ended: whether the end of the image is marked.
+    missing: for each component, by its number in the frame, a bit for each of the 64 coefficients whose last bit no scan has.
+    interleaved: whether the first scan has every component. ended: whether the end of the image is marked.
     """
 
     process: int = 0
@@ -42,7 +43,7 @@ class Jpeg:
     width: int = 0
     height: int = 0
     sampling: dict[int, tuple[int, int]] = field(default_factory=dict)
-    missing: dict[int, set[int]] = field(default_factory=dict)
+    missing: dict[int, int] = field(default_factory=dict)
     interleaved: bool = True
     scans: int = 0
     ended: bool = False
@@ -105,7 +106,7 @@ def _frame(jpeg: Jpeg, kind: int, segment: bytes, spec: ImageSpec) -> None:
     check_sides(width, height, spec.max_jpeg_pixels)
     jpeg.process, jpeg.precision, jpeg.width, jpeg.height = kind, precision, width, height
     jpeg.sampling = {segment[i]: (segment[i + 1] >> 4, segment[i + 1] & 15) for i in range(6, len(segment) - 2, 3)}
-    jpeg.missing = {component: set(range(64)) for component in jpeg.sampling}
+    jpeg.missing = dict.fromkeys(jpeg.sampling, _ALL)
 
 
 def _scan(jpeg: Jpeg, segment: bytes) -> None:
@@ -120,7 +121,7 @@ def _scan(jpeg: Jpeg, segment: bytes) -> None:
         first, last, bits = 0, 63, 0
     if bits & 15 == 0:
         for component in components:
-            jpeg.missing.get(component, set()).difference_update(range(first, last + 1))
+            jpeg.missing[component] = jpeg.missing.get(component, 0) & ~((2 << last) - (1 << first))
 
 
 def _check_cost(jpeg: Jpeg, spec: ImageSpec) -> None:

@@ -50,7 +50,7 @@ def in_color(picture: Image.Image, image: Image.Image, spec: ImageSpec) -> Image
 def on_white(image: Image.Image) -> NDArray[np.uint8]:
     """A picture over white, uint8[H, W, 3]."""
     if image.mode != "RGBa":
-        return np.array(image.convert("RGB"))
+        return np.array(image if image.mode == "RGB" else image.convert("RGB"))
     pixels = np.asarray(image).astype(np.int16)
     white: NDArray[np.uint8] = np.clip(pixels[:, :, :3] + 255 - pixels[:, :, 3:], 0, 255).astype(np.uint8)
     return white

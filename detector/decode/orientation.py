@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from PIL import ExifTags, Image
+import struct
+
+from PIL import Image
 
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -13,22 +15,30 @@ _TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_ORIENTATION, _SHORT = 0x0112, 3
 
 
 def orientation_of(image: Image.Image) -> int:
     """EXIF orientation 1–8 (CIPA DC-008 4.6.4 A); 1 where the EXIF block is missing, damaged or says something else.
 
-    `Image.getexif` would also believe XMP and old editors' comments, which browsers do not.
+    It is read as browsers read it: one number of 16 bits in the first directory. `Image.getexif` would also believe XMP and
+    old editors' comments, and parses the whole block.
     """
-    if not (block := image.info.get("exif")):
+    block = image.info.get("exif") or b""
+    tiff = block.removeprefix(b"Exif\0\0")
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
+    if not order:
         return 1
     try:
-        exif = Image.Exif()
-        exif.load(block)
-        found = int(exif.get(ExifTags.Base.Orientation, 1))
-    except Exception:  # the EXIF parser raises many kinds of errors on damaged data
-        return 1
-    return found if found in _TRANSPOSE else 1
+        (at,) = struct.unpack_from(order + "I", tiff, 4)
+        (count,) = struct.unpack_from(order + "H", tiff, at)
+        for entry in range(at + 2, at + 2 + 12 * count, 12):
+            tag, kind, length, value = struct.unpack_from(order + "HHIH", tiff, entry)
+            if tag == _ORIENTATION:
+                return value if kind == _SHORT and length == 1 and value in _TRANSPOSE else 1
+    except struct.error:
+        pass
+    return 1
 
 
 def upright(image: Image.Image, orientation: int) -> Image.Image:
