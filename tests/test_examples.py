@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from detector.tolerance import LOGIT, disagreement
 from serve.record import find_record
 from tests.conftest import ROOT
 from tests.shell import environment
+from unmask.registry import build
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(
@@ -164,6 +166,17 @@ def test_the_tutorial_leads_from_photos_to_a_verdict(beginners_folder):
     assert Manifest.load(beginners_folder.path / "artifacts" / "manifest.json").model.backbone == "test_resnet"
     rows = (beginners_folder.path / "verdicts.csv").read_text().splitlines()
     assert len(rows) == 1 + len(list((beginners_folder.path / "photos" / "Validation").rglob("*.jpg")))
+
+
+@pytest.mark.parametrize("photos", ["drawn", "photographed"])
+def test_the_demos_options_are_ones_that_training_takes(photos, tmp_path):
+    script = (ROOT / "demo.sh").read_text(encoding="utf-8")
+    options = {
+        name: shlex.split(words) for name, words in re.findall(r"^(\w+)=\((--.*?)\)$", script, re.MULTILINE | re.DOTALL)
+    }
+    command = ["train", "--data", str(tmp_path), *options["fit"], *options[photos]]
+    _, bound, _ = build().parse_args(command, exit_on_error=False, print_error=False)
+    assert bound.arguments["options"].model == "efficientnet_lite0"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
