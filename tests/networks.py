@@ -19,6 +19,7 @@ SMALL = {
     "gram": ModelConfig("torchvision/squeezenet1_1", hidden=(16,), multiscale=True, gram=(1, 4, 5), zoom=1.5),
     "gram, timm": ModelConfig("test_resnet", hidden=(16,), multiscale=True, gram=(2,)),
     "every resolution, timm": ModelConfig("test_resnet", hidden=(16,), multiscale=True),
+    "tokens": ModelConfig("test_vit", hidden=(16,)),
     "dual_stream, batch norm": ModelConfig("dual_stream", hidden=(16, 8), head_norm=True),
 }
 # Of members whose feature maps differ in size.

@@ -24,7 +24,7 @@ STRENGTH = {"label_noise": "label_noise_frac", "input_noise": "input_noise_std"}
 # Say how one network is made and trained, which an ensemble of finished ones is not.
 OF_TRAINING = (
     *("hidden", "dropout", "head_norm", "multiscale", "gram", "zoom", "freeze_backbone", "augment", "crop", "mixup"),
-    *("weights", "pretrained"),
+    *("weights", "partial", "pretrained"),
     *("epochs", "batch_size", "lr", "weight_decay", "clip", "schedule", "patience", "lr_patience"),
     *("faulty_mode", "label_noise_frac", "input_noise_std", "zero_grad_every_n", "amp"),
 )
@@ -124,6 +124,8 @@ class FitOptions:
     """Train the head alone, on features that are computed once; mixup then blends features. Needs --augment flip."""
     weights: Annotated[str | None, _MODEL] = None
     """Weights to start from instead of the hub's ImageNet ones: a .safetensors or .pth file, or hf://org/repo."""
+    partial: Annotated[bool, _MODEL, _SWITCH] = False
+    """Take what the file of --weights has for the backbone, however little; the rest is random."""
     pretrained: Annotated[bool, _MODEL] = True
     """Start from ImageNet weights, which efficientnet_lite0, 1 and 2 find in unmask[pretrained] and others on the hub;
     --no-pretrained starts from random ones."""
@@ -224,7 +226,9 @@ class FitOptions:
         if self.resume and self.overwrite:
             problems.append("--resume goes on with a run and --overwrite throws it away; give one of them")
         if self.weights is not None and not self.weights.startswith(HUB) and not Path(self.weights).is_file():
-            problems.append(f"--weights {self.weights}: no such file")
+            problems.append(f"--weights {self.weights}: {_not_a_file(Path(self.weights))}")
+        if self.partial and self.weights is None:
+            problems.append("--partial is for a file of --weights")
         if (self.model == ENSEMBLE) != bool(self.members):
             problems.append("--model ensemble and --members RUN RUN … go together")
         if self.mirror and not self.members:
@@ -329,6 +333,23 @@ class GridOptions(FitOptions):
     """Folder that the runs, the table and the plot are written to."""
     epochs: Annotated[int, _SCHEDULE] = 4
     """Largest number of epochs of each run."""
+
+
+def _not_a_file(path: Path) -> str:
+    """What --weights names where that is no file, and what it may name."""
+    if not path.is_dir():
+        return "no such file"
+    if (path / ".metadata").is_file():
+        return (
+            "is a folder of torch.distributed.checkpoint; make one file of it with "
+            "`python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER weights.pth`"
+        )
+    suffixes = (".index.json", ".safetensors", ".bin", ".pth", ".pt", ".ckpt")
+    some = sorted(
+        (n for n in map(str, (e.name for e in path.iterdir())) if n.endswith(suffixes)),
+        key=lambda n: (-n.endswith(suffixes[0]), n),
+    )
+    return f"is a folder; name a file in it{': ' + ', '.join(map(shown, some[:3])) if some else ''}"
 
 
 def without_places(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from detector.errors import FileError, UsageError
 from tests.training.conftest import fit
 from training.models.build import ModelConfig, build_model
-from training.models.weights import initial_model, read_weights
+from training.models.weight_files import read_states
+from training.models.weights import initial_model
 
 pytestmark = pytest.mark.slow
 
@@ -50,7 +51,7 @@ def test_a_weights_file_runs_no_code(tmp_path: Path, capfd: pytest.CaptureFixtur
     torch.save({"state_dict": _Bomb()}, tmp_path / "bomb2.pth")
     for name in ("bomb.pth", "bomb2.pth"):
         with pytest.raises(FileError, match=name):
-            read_weights(tmp_path / name)
+            read_states(tmp_path / name)
     assert "ran" not in capfd.readouterr().out
 
 

@@ -64,6 +64,7 @@ def train_network(options: FitOptions, accelerator: Accelerator) -> dict[str, An
                 weights=options.weights,
                 pretrained=options.pretrained,
                 packaged=options.model if options.model in PACKAGED else None,
+                partial=options.partial,
             )
     photos = prepare_photos(options, accelerator, admit=partial(_require_same_photos, earlier, out))
     if main and not earlier:

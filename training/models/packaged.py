@@ -53,10 +53,10 @@ def packaged_weights(model: str) -> dict[str, Tensor]:
     import timm
     import torch
 
-    from training.models.weights import read_weights
+    from training.models.weight_files import read_states
 
     file, name = weights_file(model), PACKAGED[model].architecture
-    theirs = read_weights(file)
+    theirs = read_states(file)[""]
     with torch.device("meta"):  # names and shapes alone
         own = timm.create_model(name).state_dict()
     if len(own) != len(theirs):
