@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ from handlers.forms.base import Item
 from handlers.identity import valid_request_id, valid_traceparent
 from handlers.metrics import open_metrics
 from handlers.records import RequestRecords
+from handlers.socket_reader import install
 from handlers.telemetry import Telemetry
 
-# Headers that our patched frontend adds, under these names exactly: when a request came (nanoseconds of the monotonic clock),
-# how many waited then, and whether its client is still there. A stock TorchServe has none of them.
-BEGIN, QUEUE, OPEN = "unmask-begin", "unmask-queue", "unmask-open"
+# A header that our patched frontend adds, under this name exactly. It holds, with a space between them, when a request came
+# (nanoseconds of the monotonic clock), how many waited then, and whether its client is still there.
+JOB = "unmask-job"
 
 
 class Service:
@@ -44,6 +46,8 @@ class Service:
         if settings.log_level:
             # TorchServe logs two lines for every batch at INFO, and its JVM matches each against regular expressions.
             logging.getLogger().setLevel(settings.log_level)
+        if codec := sys.modules.get("ts.protocol.otf_message_handler"):
+            install(codec)
         try:
             self._core = _load(context.system_properties, settings)
         except Exception as error:
@@ -71,8 +75,9 @@ class Service:
 def request_item(inputs: Mapping[str, Any], job: str | None, headers: Mapping[str, Any]) -> Item:
     """A request. headers: HTTP's and our frontend's, only the latter for gRPC, and by each input's name its content type as a
     mapping."""
-    text = {name.lower(): value for name, value in headers.items() if isinstance(value, str)}
-    sent = {name: value for name, value in text.items() if name not in (BEGIN, QUEUE, OPEN)}
+    sent = {name.lower(): value for name, value in headers.items() if isinstance(value, str)}
+    sent.pop(JOB, None)
+    begin, depth, is_open = _facts(headers.get(JOB))
     return Item(
         inputs,
         job,
@@ -81,14 +86,19 @@ def request_item(inputs: Mapping[str, Any], job: str | None, headers: Mapping[st
         tensors=not sent and headers.get("body") == {"content-type": "application/json"},
         request_id=valid_request_id(sent.get("x-request-id")),
         trace=valid_traceparent(sent.get("traceparent")),
-        closed=headers.get(OPEN) == "false",
-        queued=_whole(headers.get(BEGIN)),
-        depth=_whole(headers.get(QUEUE)),
+        closed=is_open == "false",
+        queued=_whole(begin),
+        depth=_whole(depth),
     )
 
 
-def _whole(text: Any) -> int | None:
-    return int(text) if isinstance(text, str) and text.isascii() and text.isdecimal() and len(text) < 20 else None
+def _facts(told: Any) -> Sequence[str | None]:
+    facts = told.split(" ") if isinstance(told, str) else ()
+    return facts if len(facts) == 3 else (None, None, None)
+
+
+def _whole(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isascii() and text.isdecimal() and len(text) < 20 else None
 
 
 def _load(properties: Mapping[str, Any], settings: WorkerSettings) -> Core:

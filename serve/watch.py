@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from serve.processes.workers import Workers
 
 STALE_SECONDS = 10.0  # a look at the model older than this says nothing
+DEFAULT_SECONDS = 2.0  # how often TorchServe is asked for its default version: each question costs it and us two milliseconds
 
 
 class Watch:
@@ -44,12 +45,17 @@ class Watch:
         self.warm = False  # the warm-up is over
         self._status: ModelStatus | None = None
         self._seen = time.monotonic()
+        self._asked_default = float("-inf")
 
     def look(self) -> ModelStatus | None:
         """Ask TorchServe for its status, and keep it; see which workers have ended."""
-        status = self._management.status(self._versions)
+        now = time.monotonic()
+        known = self._status.default if self._status and now - self._asked_default < DEFAULT_SECONDS else ""
+        status = self._management.status(self._versions, known)
         if status is not None:
             self._status, self._seen = status, time.monotonic()
+            if not known:
+                self._asked_default = now
         if not self._stopping.is_set() and self._workers.look():
             self._files.bury(self._workers.alive)
         return status

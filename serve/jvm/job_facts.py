@@ -9,48 +9,44 @@ _INPUT = f"{_SERVE}/util/messages/RequestInput"
 _STRING = "Ljava/lang/String;"
 
 
-def _tell_worker(job: str, header: str, value: str) -> str:
-    """`job.getPayload().updateHeaders(header, value)`."""
+_HEADER = "unmask-job"
+
+
+def _tell_worker(job: str, value: str) -> str:
+    """`job.getPayload().updateHeaders(…, value)`."""
     return f"""
         {job}
         invokevirtual {_SERVE}/job/Job.getPayload:()L{_INPUT};
-        ldc_w "{header}"
+        ldc_w "{_HEADER}"
         {value}
         invokevirtual {_INPUT}.updateHeaders:({_STRING}{_STRING})V
     """
 
 
+def _and(value: str) -> str:
+    """A space and `value`, appended to the string on the stack."""
+    concat = f"invokevirtual java/lang/String.concat:({_STRING}){_STRING}"
+    return f'ldc_w " "\n{concat}\n{value}\n{concat}'
+
+
 _OFFER = "aload_1\ninvokevirtual java/util/concurrent/LinkedBlockingDeque.offer:(Ljava/lang/Object;)Z\nireturn"
-# When the job came, by the clock of Python's time.monotonic_ns(), and how many wait before it.
+_BEGIN = f"""
+    aload_1
+    invokevirtual {_SERVE}/job/Job.getBegin:()J
+    invokestatic java/lang/Long.toString:(J){_STRING}
+"""
+_PENDING = f"""
+    aload_0
+    invokevirtual {_SERVE}/wlm/Model.getPendingRequestsInJobQueue:()I
+    invokestatic java/lang/Integer.toString:(I){_STRING}
+"""
+# When the job came, by the clock of Python's time.monotonic_ns(), and how many wait before it. One header holds all that a
+# worker is told, as each costs time on both sides.
 TELL_BEGIN_AND_QUEUE = Replace(
     f"addJob:(L{_SERVE}/job/Job;)Z",
     old=_OFFER,
-    new=f"""
-        {
-        _tell_worker(
-            "aload_1",
-            "unmask-begin",
-            f'''
-            aload_1
-            invokevirtual {_SERVE}/job/Job.getBegin:()J
-            invokestatic java/lang/Long.toString:(J){_STRING}
-            ''',
-        )
-    }
-        {
-        _tell_worker(
-            "aload_1",
-            "unmask-queue",
-            f'''
-            aload_0
-            invokevirtual {_SERVE}/wlm/Model.getPendingRequestsInJobQueue:()I
-            invokestatic java/lang/Integer.toString:(I){_STRING}
-            ''',
-        )
-    }
-        {_OFFER}
-    """,
-    stack=5,
+    new=f"{_tell_worker('aload_1', _BEGIN + _and(_PENDING))}\n{_OFFER}",
+    stack=6,
 )
 
 _ADD_REQUEST = f"""
@@ -59,25 +55,25 @@ _ADD_REQUEST = f"""
     invokevirtual {_SERVE}/job/Job.getPayload:()L{_INPUT};
     invokevirtual {_SERVE}/util/messages/ModelInferenceRequest.addRequest:(L{_INPUT};)V
 """
-# Whether the client still waits when a worker takes the job.
+_TOLD = f"""
+    aload 5
+    invokevirtual {_SERVE}/job/Job.getPayload:()L{_INPUT};
+    invokevirtual {_INPUT}.getHeaders:()Ljava/util/Map;
+    ldc_w "{_HEADER}"
+    invokeinterface java/util/Map.get:(Ljava/lang/Object;)Ljava/lang/Object;
+    invokestatic java/lang/String.valueOf:(Ljava/lang/Object;){_STRING}
+"""
+_IS_OPEN = f"""
+    aload 5
+    invokevirtual {_SERVE}/job/Job.isOpen:()Z
+    invokestatic java/lang/String.valueOf:(Z){_STRING}
+"""
+# And whether the client still waits when a worker takes the job.
 TELL_OPEN = Replace(
     "getRequest",
     old=_ADD_REQUEST,
-    new=f"""
-        {
-        _tell_worker(
-            "aload 5",
-            "unmask-open",
-            f'''
-            aload 5
-            invokevirtual {_SERVE}/job/Job.isOpen:()Z
-            invokestatic java/lang/String.valueOf:(Z){_STRING}
-            ''',
-        )
-    }
-        {_ADD_REQUEST}
-    """,
-    stack=3,
+    new=f"{_tell_worker('aload 5', _TOLD + _and(_IS_OPEN))}\n{_ADD_REQUEST}",
+    stack=5,
 )
 
 

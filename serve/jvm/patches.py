@@ -193,7 +193,7 @@ PATCHES: dict[str, Patch] = {
     ),
     f"{_SERVE}/wlm/Model": Patch(
         "7c5523f1fe77fe79aa32665469e17725e70518692abcf4987989ef72f10d4cff",
-        "0c708438d132687e95e19f2dcc71b952c5caae1da6859bcbc16fb8b6d862b975",
+        "85ab74030dbb19389c7e8ed101488b181d3ef038f2f4843a0212e5e126bfb434",
         (_ONE_LESS_DELAY, _TAKE_WHAT_WAITS, job_facts.TELL_BEGIN_AND_QUEUE),
     ),
     f"{_SERVE}/http/Session": Patch(
@@ -218,7 +218,7 @@ PATCHES: dict[str, Patch] = {
     ),
     f"{_SERVE}/wlm/BatchAggregator": Patch(
         "a2518f61d90c11c73d18fab1da637bc03ab32a050e52be4bbd236e263c30c973",
-        "c7ec4f38876a4d0ae130f125933312da93056eadfe09cdcd3d3e55462817db86",
+        "1b53f41036e7b3059dd5fdf847d8a984445eff23ecc5240dff3eee5bfcd8211a",
         (job_facts.TELL_OPEN,),
     ),
     f"{_SERVE}/ModelServer": Patch(

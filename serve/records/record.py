@@ -174,7 +174,7 @@ class Join:
         if trace == "-" and worker is not None and worker.trace:
             trace = worker.trace
         parent = read_traceparent(trace) if trace != "-" else None
-        version = route.version or (asked if asked != "-" else default)
+        version = route.version or (asked if asked != "-" else worker.version if worker else default)
         if status == "NOT_FOUND" and asked == "-":
             version = UNKNOWN  # of another model, which the line does not name
         return RequestRecord(

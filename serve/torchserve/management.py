@@ -50,16 +50,16 @@ class Management:
         token = ManagementToken(keys) if keys is not None else None
         self._client = httpx.Client(base_url=url, auth=token, timeout=timeout, trust_env=False)
 
-    def status(self, wanted: Collection[str]) -> ModelStatus | None:
-        """The status of the `wanted` versions, None while nothing answers."""
+    def status(self, wanted: Collection[str], default: str = "") -> ModelStatus | None:
+        """The status of the `wanted` versions, None while nothing answers. default: that version, where it need not be asked."""
         try:
             response = self._client.get(f"/models/{MODEL}/all")
             if response.status_code == httpx.codes.NOT_FOUND:
                 return ModelStatus(registered=False)
-            default = self._client.get(f"/models/{MODEL}")
-            for each in (response, default):
-                each.raise_for_status()
-            return _status(response.json(), wanted, default.json()[0]["modelVersion"])
+            models = response.raise_for_status().json()
+            if not default:
+                default = self._client.get(f"/models/{MODEL}").raise_for_status().json()[0]["modelVersion"]
+            return _status(models, wanted, default)
         except (httpx.HTTPError, ServerUnreachable, ValueError, LookupError, TypeError):
             return None
 

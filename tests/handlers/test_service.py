@@ -84,12 +84,12 @@ def test_a_valid_request_id_is_kept_and_any_other_replaced(archives, monkeypatch
 
 
 def test_the_frontends_headers_are_none_of_the_requests(archives, monkeypatch, photos):
-    ours = {"unmask-begin": "1", "unmask-queue": "0", "unmask-open": "true"}
+    ours = {"unmask-job": "1 0 true"}
     tensor = {"name": "images", "shape": [1], "datatype": "BYTES", "data": [b64encode(photos[0]).decode()]}
     inputs = [{"body": json.dumps({"inputs": [tensor]}).encode()}] * 2 + [{"data": photos[0]}, {"body": photos[0]}]
-    closed = ours | {"unmask-open": "false", "Unmask-Open": "true"}
+    closed = {"unmask-job": "1 0 false", "Unmask-Job": "1 0 true"}
     bodies, context = handled(
-        archives, monkeypatch, inputs, [{"body": JSON, **ours}, {"body": JSON, **closed}, closed, {"Unmask-Open": "false"}]
+        archives, monkeypatch, inputs, [{"body": JSON, **ours}, {"body": JSON, **closed}, closed, {"Unmask-Job": "1 0 false"}]
     )
     assert bodies[0]["outputs"][0]["data"] in (["Real"], ["Fake"])
     assert "the client closed" in bodies[1]["error"]
@@ -98,11 +98,17 @@ def test_the_frontends_headers_are_none_of_the_requests(archives, monkeypatch, p
 
 
 @pytest.mark.parametrize(
-    ("text", "number"), [("17", 17), ("-1", None), ("1e3", None), ("", None), ("9" * 20, None), ({}, None)]
+    ("text", "number"), [("17", 17), ("-1", None), ("1e3", None), ("", None), ("9" * 20, None), ("٣", None)]
 )
 def test_a_frontends_number_is_a_whole_one(text, number):
-    item = request_item({}, "r", {"unmask-begin": text, "unmask-queue": text})
-    assert (item.queued, item.depth) == (number, number)
+    item = request_item({}, "r", {"unmask-job": f"{text} {text} true"})
+    assert (item.queued, item.depth, item.closed) == (number, number, False)
+
+
+@pytest.mark.parametrize("told", ["", "1", "1 2", "1 2 false false", "null true", {}, None])
+def test_a_header_that_is_not_the_frontends_tells_nothing(told):
+    item = request_item({}, "r", {"unmask-job": told})
+    assert (item.queued, item.depth, item.closed) == (None, None, False)
 
 
 JSON = {"content-type": "application/json"}

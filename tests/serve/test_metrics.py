@@ -81,7 +81,7 @@ def test_the_headers_of_an_answer_repeat_the_requests_id_and_trace(server, photo
 
 
 def test_a_client_can_not_speak_for_the_frontend(server, photos):
-    sent = {"Content-Type": "image/jpeg", "unmask-open": "false", "unmask-begin": "1", "unmask-queue": "7"}
+    sent = {"Content-Type": "image/jpeg", "unmask-job": "1 7 false"}
     start, before = time.monotonic(), Page(server).sum("unmask_stage_seconds_sum", stage="queue")
     assert server.post(content=photos[0], headers=sent).json()["ok"]
     added = Page(server).sum("unmask_stage_seconds_sum", stage="queue") - before
