@@ -174,3 +174,28 @@ def ask(method: str, version: str) -> Replace:
         """,
         new=f"{version}\ninvokestatic {SESSION}.asked:({STRING}){STRING}",
     )
+
+
+_QUEUE = "aload_0\ngetfield org/apache/logging/log4j/core/appender/AsyncAppenderEventDispatcher.queue:\
+Ljava/util/concurrent/BlockingQueue;"
+# LockSupport.parkNanos(queue.isEmpty() ? 100_000_000 : 0) before the thread that writes the lines waits for the next one.
+# Otherwise it wakes for each line, and drives a worker off its CPU and out of its caches: that took 5 % of all answers.
+GATHER = Replace(
+    "dispatchAll",
+    old=f"{_QUEUE}\ninvokeinterface java/util/concurrent/BlockingQueue.take:()Ljava/lang/Object;",
+    new=f"""
+        {_QUEUE}
+        invokeinterface java/util/concurrent/BlockingQueue.isEmpty:()Z
+        sipush 10000
+        imul
+        sipush 10000
+        imul
+        i2l
+        invokestatic java/util/concurrent/locks/LockSupport.parkNanos:(J)V
+        {_QUEUE}
+        invokeinterface java/util/concurrent/BlockingQueue.take:()Ljava/lang/Object;
+    """,
+    stack=2,
+)
+GATHER_SECONDS = 0.1
+"""How long a line may wait in the JVM, as `GATHER` has it."""

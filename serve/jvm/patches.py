@@ -231,6 +231,11 @@ PATCHES: dict[str, Patch] = {
         "60490053585fb0904041198dceb02427890a137126f671ce88b79869e7aff58a",
         access_lines.HTTP_OBJECT_AGGREGATOR,
     ),
+    "org/apache/logging/log4j/core/appender/AsyncAppenderEventDispatcher": Patch(
+        "39e24a51a41dc9497cc4688f400af2d81cf6e3019abd7c32111840f88ec20af7",
+        "b08e13796440f6a69e44c47ebef4e53ea13927e88685f1f6f6fa8f4265634967",
+        (access_lines.GATHER,),
+    ),
 }
 """By the class's name."""
 

@@ -55,7 +55,7 @@ class Records:
         return self
 
     def collect(self) -> Iterable[Metric]:
-        """The metrics, after all lines that wait have been read."""
+        """The metrics, after all lines that wait in the pipes have been read: all but the frontend's of the last tenth of a second."""
         if self._reader is not None:
             self._turn()
         yield from self._metrics.registry.collect()
