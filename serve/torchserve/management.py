@@ -51,7 +51,7 @@ class Management:
         self._client = httpx.Client(base_url=url, auth=token, timeout=timeout, trust_env=False)
 
     def status(self, wanted: Collection[str], default: str = "") -> ModelStatus | None:
-        """The status of the `wanted` versions, None while nothing answers. default: that version, where it need not be asked."""
+        """The status of the `wanted` versions, None while nothing answers. default: that version, where it is known."""
         try:
             response = self._client.get(f"/models/{MODEL}/all")
             if response.status_code == httpx.codes.NOT_FOUND:
