@@ -55,7 +55,7 @@ class Records:
         return self
 
     def collect(self) -> Iterable[Metric]:
-        """The metrics, after all lines in the pipes have been read. A line of the frontend's comes after a tenth of a second."""
+        """The metrics, after all lines in the pipes have been read; the frontend keeps a line for a tenth of a second."""
         if self._reader is not None:
             self._turn()
         yield from self._metrics.registry.collect()
