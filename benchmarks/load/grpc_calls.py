@@ -48,7 +48,7 @@ class GrpcSender:
         except grpc.aio.AioRpcError as error:
             sent = {key: str(value) for key, value in error.trailing_metadata() or ()}
             status = TIMED_OUT if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED else error.code().name
-            return Answer(status, (error.details() or "").encode(), sent.get("retry-after", ""))
+            return Answer(status, (error.details() or "").encode(), sent.get("grpc-retry-pushback-ms", ""))
 
     async def close(self) -> None:
         """Close the connections."""

@@ -183,8 +183,8 @@ PATCHES: dict[str, Patch] = {
     ),
     f"{_SERVE}/grpcimpl/InferenceImpl": Patch(
         "8b85e06f700eeb9dc6e595307bcaf38c67209883a08dcd09039f72f1462e36cc",
-        "55ebf2869181b43bc7938931965e60b0a212587a3251943e0c18010f2d4bbac0",
-        (*_STATUS_OF_PREDICTIONS, access_lines.ask("prediction", "aload 5")),
+        "daa3ee87903c40eb871b00d5f52254de232d8e93530009f483d0a0ea8fff1f1c",
+        (*_STATUS_OF_PREDICTIONS, access_lines.ask("prediction", "aload 5"), session.SEND_TRAILERS),
     ),
     f"{_SERVE}/util/NettyUtils": Patch(
         "705f3daad4559394afa0152e71fc358fc14baab42133c2cc09e3726e11c52933",
@@ -198,7 +198,7 @@ PATCHES: dict[str, Patch] = {
     ),
     f"{_SERVE}/http/Session": Patch(
         "08cab9ac58d796c7a9553efc84e485efd299a7d75f00860395dbdc2762613181",
-        "1724beb315ef0a6398eb343afaaf690c7d9e93b0439f39ca75174c34de84725c",
+        "dbf5afaa54f74f691ffd440b6b262397edd90657b457235888df8fef51294c5e",
         session.CHANGES,
     ),
     f"{_SERVE}/grpcimpl/GRPCInterceptor": Patch(
@@ -208,8 +208,8 @@ PATCHES: dict[str, Patch] = {
     ),
     f"{_SERVE}/grpcimpl/OpenInferenceProtocolImpl": Patch(
         "ba8370dbc201f55076081b2cd86eef1b0d505a89e1cefbb938ffcf4d5015f63c",
-        "5070184cc8ed041faa38c7f340305af2cf6d4eade5312473f66b3bb2a5da17c7",
-        (*_STATUS_OF_MODEL_INFER, access_lines.ask("modelInfer", "aload 4")),
+        "3c5343c339b541a93171e03e83a205bc8ed99ed500bf2b38a8bbc9512491fba2",
+        (*_STATUS_OF_MODEL_INFER, access_lines.ask("modelInfer", "aload 4"), session.SEND_TRAILERS),
     ),
     f"{_SERVE}/job/GRPCJob": Patch(
         "37d38e228b6314e854c0ab05d7488eb29ade8239683289b36d027357784058ce",

@@ -123,6 +123,56 @@ _ASKED = Method(
     access=PUBLIC | STATIC,
 )
 
+_RETRY = "grpc-retry-pushback-ms"
+# static Metadata trailers(Status status): when to ask again, with a call that is refused (RESOURCE_EXHAUSTED, 8), else null:
+# new Metadata[] {null, metadata}[1 - Math.min(Math.abs(code - 8), 1)].
+_TRAILERS = Method(
+    "trailers:(Lio/grpc/Status;)Lio/grpc/Metadata;",
+    code=f"""
+        new io/grpc/Metadata
+        dup
+        invokespecial io/grpc/Metadata.<init>:()V
+        astore_1
+        aload_1
+        ldc_w "{_RETRY}"
+        getstatic io/grpc/Metadata.ASCII_STRING_MARSHALLER:Lio/grpc/Metadata$AsciiMarshaller;
+        invokestatic io/grpc/Metadata$Key.of:({STRING}Lio/grpc/Metadata$AsciiMarshaller;)Lio/grpc/Metadata$Key;
+        ldc_w "1000"
+        invokevirtual io/grpc/Metadata.put:(Lio/grpc/Metadata$Key;Ljava/lang/Object;)V
+        iconst_2
+        anewarray io/grpc/Metadata
+        dup
+        iconst_1
+        aload_1
+        aastore
+        iconst_1
+        aload_0
+        invokevirtual io/grpc/Status.getCode:()Lio/grpc/Status$Code;
+        invokevirtual io/grpc/Status$Code.value:()I
+        bipush 8
+        isub
+        invokestatic java/lang/Math.abs:(I)I
+        iconst_1
+        invokestatic java/lang/Math.min:(II)I
+        isub
+        aaload
+        areturn
+    """,
+    stack=4,
+    locals=2,
+    access=PUBLIC | STATIC,
+)
+SEND_TRAILERS = Replace(
+    "sendErrorResponse",
+    old="invokevirtual io/grpc/Status.asRuntimeException:()Lio/grpc/StatusRuntimeException;",
+    new=f"""
+        dup
+        invokestatic {SESSION}.trailers:(Lio/grpc/Status;)Lio/grpc/Metadata;
+        invokevirtual io/grpc/Status.asRuntimeException:(Lio/grpc/Metadata;)Lio/grpc/StatusRuntimeException;
+    """,
+    stack=3,
+)
+
 _STATIC_FIELDS = Method(
     "<clinit>:()V",
     code="\n".join(
@@ -200,7 +250,7 @@ CHANGES: tuple[Change, ...] = (
     *(Field(name, STRING) for name in ("outside", "trace", "length", "version")),
     *(Field(name, _PATTERN, PRIVATE | STATIC) for name in _VALID),
     Field("KEY", _KEY, PUBLIC | STATIC),
-    *(_STATIC_FIELDS, _CHOOSE, _IDENTIFY, _ANSWER_ID, _ASKED),
+    *(_STATIC_FIELDS, _CHOOSE, _IDENTIFY, _ANSWER_ID, _ASKED, _TRAILERS),
     Method(f"toString:(){STRING}", _line(), stack=5, locals=1),
     Replace(_OF_GRPC, _MILLISECONDS, _NANOSECONDS, stack=3),
     Replace(

@@ -101,13 +101,14 @@ def test_over_grpc_a_full_queue_is_resource_exhausted(small_server, slow_photo):
     messages, services = load()
     request = messages.PredictionsRequest(model_name=MODEL, input={"data": slow_photo})
 
-    def ask(_: int) -> tuple[grpc.StatusCode, bool]:
+    def ask(_: int) -> tuple[grpc.StatusCode, bool, str | None]:
         call = stub.Predictions.future(request, timeout=60)
-        return call.code(), "[overloaded]" in (call.details() or "")
+        after = dict(call.trailing_metadata() or ()).get("grpc-retry-pushback-ms")
+        return call.code(), "[overloaded]" in (call.details() or ""), after
 
     with grpc.insecure_channel(small_server.record.grpc_target) as channel, ThreadPoolExecutor(6 * QUEUE) as pool:
         stub = services.InferenceAPIsServiceStub(channel)
         codes = set(pool.map(ask, range(6 * QUEUE)))
         verdicts = list(pool.map(lambda _: small_server.predict(slow_photo, grpc=True), range(6 * QUEUE)))
-    assert codes == {(grpc.StatusCode.OK, False), (grpc.StatusCode.RESOURCE_EXHAUSTED, True)}
+    assert codes == {(grpc.StatusCode.OK, False, None), (grpc.StatusCode.RESOURCE_EXHAUSTED, True, "1000")}
     assert {v["error"]["code"] for v in verdicts if not v["ok"]} == {"overloaded"}
