@@ -37,8 +37,8 @@ class OpenSamples:
 
     planned: seconds since the epoch. late_ms: from the plan to the moment that the generator came to it, its own delay.
     sent_ms: from the plan to the sending, with the wait for a free connection. milliseconds: from the plan to the answer.
-    statuses: HTTP status or gRPC code, `dropped`, or what broke the connection. retry_after: as the server sent it, in seconds over
-    REST and in milliseconds over gRPC.
+    statuses: HTTP status or gRPC code, `dropped`, or what broke the connection. retry_after: as the server sent it, seconds
+    over REST and milliseconds over gRPC.
     problems: "" for a right answer. verdicts: right answers by label. cpu_share: CPU time of the generator over the time of
     sending. rate: as asked.
     """
