@@ -37,7 +37,7 @@ class Manifest:
     training: data fingerprint and arguments. metrics: of the run, with confidence intervals. parity: largest measured
     differences between checkpoint, ONNX and TorchScript. precision: differences of the int8 and fp16 models, where there are
     any, from float32. reference_scores: histogram of calibrated scores on held-out data, {"edges": [...], "counts": [...]},
-    to compare production scores with.
+    to compare production scores with. warnings: what its metrics say against it, see `detector.model_warnings`.
     """
 
     model: ModelIdentity
@@ -54,6 +54,7 @@ class Manifest:
     precision: dict[str, Any] = field(default_factory=dict)
     reference_scores: dict[str, Any] = field(default_factory=dict)
     uncertain: Band | None = None
+    warnings: list[dict[str, str]] = field(default_factory=list)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Manifest:
@@ -83,6 +84,7 @@ class Manifest:
                     k: values.get(k, {})
                     for k in ("libraries", "training", "metrics", "parity", "precision", "reference_scores")
                 },
+                warnings=[{k: str(warning[k]) for k in ("code", "message")} for warning in values.get("warnings", [])],
             )
         except FileError as error:
             raise FileError(f"{shown(path)}: {error.message}") from None
@@ -137,6 +139,7 @@ class Manifest:
             "parity": self.parity,
             "precision": self.precision,
             "reference_scores": self.reference_scores,
+            "warnings": self.warnings,
         }
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -16,6 +16,7 @@ from mkdocs.structure.files import File, Files
 
 from detector.errors import ImageError, UnmaskError, UsageError
 from detector.metrics import Declaration
+from detector.model_warnings import CODES as WARNING_CODES
 from docs.commands_pages import command_pages
 from docs.python_page import python_page
 from handlers.errors import answered_errors
@@ -23,7 +24,7 @@ from handlers.metrics import Metric
 from serve.metrics.declared import SupervisorMetric
 from serve.records.metrics import RequestMetric
 from serve.settings import Settings
-from training.calibration.methods import AUTO, BY_SIZE, METHODS
+from training.calibration.methods import AUTO, ISOTONIC, METHODS
 
 PACKAGES = ("detector", "training", "export", "handlers", "serve", "benchmarks")
 
@@ -110,13 +111,21 @@ def calibration_page() -> str:
     lines = [
         "# Calibration methods\n",
         "A method turns raw probabilities into calibrated ones.",
-        f"The default, `{AUTO}`, chooses by the number of photos that are held out for calibration: the first of "
-        + ", ".join(f"`{name}`" for name in BY_SIZE)
-        + " that is advised for so many.\n",
+        f"The default, `{AUTO}`, takes the one with the smallest cross-validated log-loss, `{ISOTONIC}` being among them from "
+        f"{METHODS[ISOTONIC].advised} photos on. Where no curve beats raw probabilities in cross-validated log-loss and Brier "
+        "score, it takes none.\n",
         "| `--calibration` | what it fits | fewest photos | advised from |",
         "|---|---|---|---|",
     ]
     lines += [f"| `{m.name}` | {m.sentence} | {m.fewest} | {m.advised or m.fewest} |" for m in METHODS.values()]
+    lines += [
+        "\n## Warnings of a model\n",
+        "What the numbers of a run on its validation photos say against it. A warning changes nothing; "
+        "[calibrate](../how-to/calibrate.md#read-the-warnings-of-a-model) says where it is shown.\n",
+        "| code | when |",
+        "|---|---|",
+        *(f"| `{code}` | {sentence} |" for code, sentence in WARNING_CODES.items()),
+    ]
     return "\n".join([*lines, ""])
 
 

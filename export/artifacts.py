@@ -16,6 +16,7 @@ from tqdm import tqdm
 from detector.calibration import CalibrationCurve
 from detector.errors import FileError, UsageError
 from detector.manifest import Manifest, sha256
+from detector.model_warnings import model_warnings
 from detector.verdict import DEFAULT_THRESHOLD, ModelIdentity
 from export import parity, pictures
 from export.archive import write_archive
@@ -52,6 +53,7 @@ def export_run(
     precisions: Sequence[str] = (),
     data: Path | None = None,
     allow_faulty: bool = False,
+    require_auc: float | None = None,
 ) -> Manifest:
     """Export `run`'s checkpoint ("best" or "final") into `out` and return the manifest written there.
 
@@ -59,10 +61,11 @@ def export_run(
     folder whose photos the parity gate scores; None takes the run's validation photos where they still are, or drawn pictures.
     precisions: "int8", "fp16", for models with fewer bits beside the float32 one, chosen and judged on the labelled photos in
     `data`; None takes those that the run was trained on.
-    allow_faulty: export a run that faults were injected into all the same; its manifest says so.
+    allow_faulty: export a run that faults were injected into all the same; its manifest says so. require_auc: the lower end of
+    the 95 % interval of AUC on the run's validation photos must be that high.
     What `out` held stays as it was until everything new is proven.
-    Raises `ParityError` when the runtimes disagree, `PrecisionError` when fewer bits change the answers, `FileError` for what
-    can't be read, `UsageError` for a bad argument.
+    Raises `AucTooLow`, `ParityError` when the runtimes disagree, `PrecisionError` when fewer bits change the answers,
+    `FileError` for what can't be read, `UsageError` for a bad argument.
     """
     check_export(
         run,
@@ -74,6 +77,7 @@ def export_run(
         opset=opset,
         photos=photos,
         data=data,
+        require_auc=require_auc,
     )
     source = read_run(run, checkpoint)
     if source.checkpoint.faults and not allow_faulty:
@@ -82,19 +86,22 @@ def export_run(
     images, shown = parity_pictures(source, photos)
     wanted = [precision for precision in REDUCED if precision in precisions]
     labelled = _labelled(source, data) if wanted else None
+    chosen = threshold if threshold is not None else source.threshold or DEFAULT_THRESHOLD
+    band = source.uncertain if threshold is None else None
     plan = Manifest(
         model=ModelIdentity(name, version, source.checkpoint.model_config.name),
         image_spec=source.checkpoint.image_spec,
         curve=source.curve,
         calibration_method=source.method,
-        threshold=threshold if threshold is not None else source.threshold or DEFAULT_THRESHOLD,
+        threshold=chosen,
         files={},
         libraries=_libraries(),
         training=training_record(source, checkpoint, threshold),
         metrics=source.metrics,
         parity={"pictures": shown},
         reference_scores=source.reference_scores,
-        uncertain=source.uncertain if threshold is None else None,
+        uncertain=band,
+        warnings=model_warnings(source.metrics, chosen, band),
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:

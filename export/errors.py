@@ -19,6 +19,13 @@ class PrecisionError(UnmaskError):
     status = 500
 
 
+class AucTooLow(UnmaskError):
+    """The run's AUC is not surely as high as `--require-auc` asks; nothing is written."""
+
+    code = "auc_too_low"
+    status = 500
+
+
 class ArchiveError(UnmaskError):
     """torch-model-archiver refused what it was given."""
 

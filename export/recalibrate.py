@@ -10,6 +10,7 @@ import onnx
 
 from detector.errors import UsageError
 from detector.manifest import Manifest
+from detector.model_warnings import model_warnings
 from detector.verdict import DEFAULT_THRESHOLD
 from export import parity
 from export.archive import extract_archive
@@ -75,15 +76,18 @@ def recalibrate_artifacts(
             "max_slope": before.parity["max_slope"] | {"before": source.curve.max_slope, "after": curve.max_slope},
             "knots": {"before": len(source.curve.x), "after": len(curve.x)},
         }
+        chosen = threshold if threshold is not None else source.threshold or DEFAULT_THRESHOLD
+        band = source.uncertain if threshold is None else None
         manifest = replace(
             before,
             curve=curve,
             calibration_method=source.method,
-            threshold=threshold if threshold is not None else source.threshold or DEFAULT_THRESHOLD,
-            uncertain=source.uncertain if threshold is None else None,
+            threshold=chosen,
+            uncertain=band,
             training=training_record(source, "best", threshold),
             metrics=source.metrics,
             reference_scores=source.reference_scores,
+            warnings=model_warnings(source.metrics, chosen, band),
             parity=report,
             precision=precisions,
         )

@@ -23,6 +23,7 @@ def summary(manifest: Manifest, out: Path) -> str:
             *(f"  {name:{width}}  {_size((out / name).stat().st_size):>8}" for name in names),
             _parity(manifest.parity),
             *(_precision(name, report) for name, report in manifest.precision.items()),
+            *(f"warning: {warning['message']} [{warning['code']}]" for warning in manifest.warnings),
             f"next:   unmask serve start --artifacts {shown(out)}",
         ]
     )

@@ -48,14 +48,25 @@ def start_in_background(settings: Settings) -> tuple[int, str]:
         try:
             while (code := child.poll()) is None:
                 record = find_record(settings.state)
-                if record is not None and record.pid == child.pid and _probe(record, "/readyz")[0]:
-                    return 0, announcement(record)
+                if record is not None and record.pid == child.pid:
+                    ready, answer = _probe(record, "/readyz")
+                    if ready:
+                        return 0, "\n".join([announcement(record), *_warnings(answer)])
                 time.sleep(0.1)
         except KeyboardInterrupt:
             child.terminate()
             raise
         errors.seek(0)
         return code, errors.read().decode("utf-8", errors="replace").strip()
+
+
+def _warnings(answer: dict[str, Any]) -> list[str]:
+    """What `/readyz` says against the models, a line each."""
+    return [
+        f"warning: version {version}: {warning['message']} [{warning['code']}]"
+        for version, model in answer.get("models", {}).items()
+        for warning in model["warnings"]
+    ]
 
 
 def stop(state: Path) -> bool:
@@ -125,6 +136,7 @@ def status(state: Path) -> dict[str, Any]:
         "versions": versions,
         "workers": answer.get("workers", {}),
         "queue": answer.get("queue", {}),
+        "models": answer.get("models", {}),
         "rest": record.rest_url,
         "grpc": record.grpc_target,
         "supervisor": record.supervisor_url,

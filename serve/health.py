@@ -8,7 +8,7 @@ import json
 import socketserver
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -30,6 +30,7 @@ class Health:
     """What the supervisor knows at this moment.
 
     reason: in a few words, why the server is not ready, or what is wrong although it is. queue_pending: by version.
+    warnings: of each version, what its manifest says against it.
     """
 
     alive: bool
@@ -40,6 +41,7 @@ class Health:
     queue_pending: Mapping[str, int] = field(default_factory=dict)
     queue_limit: int = 0
     draining: bool = False
+    warnings: Mapping[str, Sequence[Mapping[str, str]]] = field(default_factory=dict)
 
     def to_dict(self, ok: bool) -> dict[str, Any]:
         """The JSON of `/livez` and `/readyz`."""
@@ -48,6 +50,7 @@ class Health:
             "reason": self.reason,
             "workers": {"ready": self.workers_ready, "wanted": self.workers_wanted},
             "queue": {"pending": sum(self.queue_pending.values()), "limit": self.queue_limit * len(self.queue_pending)},
+            "models": {version: {"warnings": list(found)} for version, found in self.warnings.items()},
         }
 
 

@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics
@@ -118,6 +119,11 @@ class Supervisor:
         settings, layout = self._settings, self._layout
         process.adopt_orphans()
         manifests = served_manifests(settings)
+        warnings = {version: manifest.warnings for version, manifest in manifests.items()}
+        for version, found in warnings.items():
+            for warning in found:
+                said = f"version {version}: {warning['message']} [{warning['code']}]"
+                self._log.emit("model_warning", "warning", message=said, version=version, code=warning["code"])
         feedback = Feedback(manifests)
         disable_created_metrics()  # type: ignore[no-untyped-call] # a series for each other one, which nothing reads
         registry = CollectorRegistry()
@@ -135,7 +141,7 @@ class Supervisor:
 
         server = HealthServer(
             *(settings.host, settings.supervisor_port),
-            health=self._watch.health,
+            health=lambda: replace(self._watch.health(), warnings=warnings),
             registry=registry,
             feedback=take,
             emit=self._log.emit,

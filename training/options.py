@@ -15,10 +15,15 @@ from cyclopts import Group, Parameter, Token
 from detector.errors import UsageError
 from detector.files import shown
 from detector.spec import IMAGENET_MEAN, IMAGENET_STD, ImageSpec
-from training.calibration.methods import AUTO, CalibrationMethod, described
+from training.calibration.methods import AUTO, NONE, CalibrationMethod, described
 from training.presets import DUAL_STREAM, ENSEMBLE, normalisation, preset
 
 CALIBRATION_HELP = f"How raw scores become probabilities. {described()}."
+CROSS_FIT = 3  # folds, where nothing else is said
+# Training photos from which a network that is trained whole leaves a part aside: it is large enough for a good curve, and
+# hardly missed (docs/explanation/calibration.md).
+CROSS_FITTED_BELOW = 5000
+CALIBRATE_FRACTION = 0.1
 HUB = "hf://"  # weights from a repository of the Hugging Face hub: hf://org/repo
 STRENGTH = {"label_noise": "label_noise_frac", "input_noise": "input_noise_std"}
 # Say how one network is made and trained, which an ensemble of finished ones is not.
@@ -155,8 +160,12 @@ class FitOptions:
     """Alpha of mixup, which blends pairs of photos; 0.2 to 0.4 suits small sets."""
     tune_fraction: Annotated[float, _PHOTOS] = 0.1
     """Part of the training photos that choose the epoch and the learning rate."""
-    calibrate_fraction: Annotated[float, _PHOTOS] = 0.1
-    """Part of the training photos that only the calibration is fitted on."""
+    calibrate_fraction: Annotated[float | None, _PHOTOS] = None
+    """Part of the training photos that only the calibration is fitted on, in place of cross-fitting (0.1 where neither is
+    asked for)."""
+    cross_fit: Annotated[int | None, _PHOTOS] = None
+    """Calibrate on all training photos, each scored by a network that was fitted without its fold, of so many folds; 0 leaves
+    a part aside instead."""
     folds: Annotated[int | None, _PHOTOS] = None
     """Calibrate on one of K folds of the training photos; K such runs make an ensemble that is calibrated on all."""
     fold: Annotated[int | None, _PHOTOS] = None
@@ -248,8 +257,20 @@ class FitOptions:
                 problems.append("--folds needs --fold, the one of them that this run leaves aside")
             if not self.holds_out:
                 problems.append("--folds leaves photos aside to calibrate on; give a --calibration")
+        if self.cross_fit:
+            problems += self._problems_of_crossing()
         if problems:
             raise UsageError("; ".join(problems))
+
+    def _problems_of_crossing(self) -> list[str]:
+        problems = []
+        if self.folds is not None:
+            problems.append("--folds leaves one fold aside to calibrate on, and --cross-fit none; give one of them")
+        if self.calibrate_fraction is not None:
+            problems.append("--cross-fit calibrates on all training photos; leave --calibrate-fraction out")
+        if not self.holds_out:
+            problems.append("--cross-fit scores photos to calibrate on; give a --calibration")
+        return problems
 
     def _problems_of_freezing(self) -> list[str]:
         problems = []
@@ -278,7 +299,8 @@ class FitOptions:
             ("patience", self.patience >= 1, "1 or more"),
             ("lr_patience", self.lr_patience >= 0, "0 or more"),
             ("tune_fraction", 0 < self.tune_fraction < 0.5, part),
-            ("calibrate_fraction", 0 < self.calibrate_fraction < 0.5, part),
+            ("calibrate_fraction", self.calibrate_fraction is None or 0 < self.calibrate_fraction < 0.5, part),
+            ("cross_fit", self.cross_fit in (None, 0) or 2 <= (self.cross_fit or 0) <= 20, "0, or from 2 to 20"),
             ("folds", self.folds is None or 2 <= self.folds <= 20, "from 2 to 20"),
             ("fold", self.fold is None or (self.folds is not None and 1 <= self.fold <= self.folds), "from 1 to --folds"),
             ("target_fpr", self.target_fpr is None or 0 < self.target_fpr < 0.5, part),
@@ -295,8 +317,16 @@ class FitOptions:
 
     @property
     def holds_out(self) -> bool:
-        """Whether photos are left aside for a curve, a threshold or a band."""
-        return self.calibration != "none" or self.target_fpr is not None or self.abstain is not None
+        """Whether photos are needed that the network has not seen, for a curve, a threshold or a band."""
+        return self.calibration != NONE or self.target_fpr is not None or self.abstain is not None
+
+    def crossed(self, photos: int) -> int:
+        """In how many folds so many training photos are cross-fitted; 0 where a part of them is left aside, or none."""
+        if self.cross_fit is not None or self.folds is not None or not self.holds_out:
+            return self.cross_fit or 0
+        if self.calibrate_fraction is not None or (photos >= CROSS_FITTED_BELOW and not self.freeze_backbone):
+            return 0
+        return CROSS_FIT
 
     @property
     def image_spec(self) -> ImageSpec:
@@ -333,6 +363,9 @@ class GridOptions(FitOptions):
     """Folder that the runs, the table and the plot are written to."""
     epochs: Annotated[int, _SCHEDULE] = 4
     """Largest number of epochs of each run."""
+    cross_fit: Annotated[int | None, _PHOTOS] = 0
+    """Calibrate on all training photos, each scored by a network that was fitted without its fold, of so many folds; 0 leaves
+    a part aside instead."""
 
 
 def _not_a_file(path: Path) -> str:

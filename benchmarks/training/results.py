@@ -75,7 +75,9 @@ class PhotoSet:
 
 def plan(photos: PhotoSet, weights: Path) -> list[Row]:
     """The rows for one set; members come before their ensemble."""
-    scratch = [Row(name, "random", ("--model", name, *flags, "--amp", "auto")) for name, flags in SCRATCH.items()]
+    scratch = [
+        Row(name, "random", ("--model", name, *flags, "--amp", "auto", "--cross-fit", "0")) for name, flags in SCRATCH.items()
+    ]
     rows = []
     for name, flags in MEMBERS.items():
         start = (*flags, *(("--weights", str(weights)) if name in FROM_FILE else ()), "--size", str(photos.size))

@@ -13,6 +13,7 @@ from tests.conftest import made_once
 from tests.serve.running import RunningServer
 
 OLD, NEW = "1.0", "2.0-candidate"
+WARNING = {"code": "auc_at_chance", "message": "on these photos it is no better than a coin"}
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +24,8 @@ def newer(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     def make(folder: Path) -> None:
         folder.mkdir()
         before = Manifest.load(artifacts / "manifest.json")
-        manifest = replace(before, model=replace(before.model, version=NEW), threshold=0.25, uncertain=Band(0.25, 0.75))
+        version = replace(before.model, version=NEW)
+        manifest = replace(before, model=version, threshold=0.25, uncertain=Band(0.25, 0.75), warnings=[WARNING])
         archive = folder / "detector-onnx.mar"
         write_archive(archive, artifacts / "model.onnx", manifest)
         replace(manifest, files={archive.name: sha256(archive)}).save(folder / "manifest.json")

@@ -17,7 +17,7 @@ from detector import Manifest
 from detector.scorer import Scorer
 from detector.verdict import predicted
 from serve.client.client import GrpcClient, RestClient
-from tests.serve.conftest import NEW, OLD
+from tests.serve.conftest import NEW, OLD, WARNING
 from tests.serve.running import RunningServer, serve, serve_process
 
 
@@ -80,6 +80,15 @@ def test_a_photo_in_the_band_is_uncertain_on_every_road(both, photos, artifacts,
     assert v2["uncertain"]["data"] == band.to_list() * len(chosen)
     _, counted = both.probe("metrics")
     assert 'unmask_photos_total{outcome="uncertain"}' in counted
+
+
+def test_what_a_manifest_says_against_its_model_is_told_at_the_start_and_by_readyz_and_status(both):
+    models = {OLD: {"warnings": []}, NEW: {"warnings": [WARNING]}}
+    assert json.loads(both.probe("readyz")[1])["models"] == models
+    assert json.loads(serve("status", "--state", both.state).stdout)["models"] == models
+    (line,) = both.events("model_warning")
+    assert (line["level"], line["version"], line["code"]) == ("warning", NEW, WARNING["code"])
+    assert WARNING["message"] in line["message"]
 
 
 @pytest.mark.parametrize("client", [RestClient, GrpcClient])

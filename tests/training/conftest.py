@@ -15,8 +15,10 @@ from tests.conftest import made_once
 # The smallest of timm's test networks that has batch norm; it trains at some 1000 pictures a second on a core.
 TINY = [
     *("--model", "test_resnet", "--no-pretrained", "--size", "32", "--hidden", "16", "--lr", "3e-3", "--batch-size", "16"),
-    *("--workers", "0", "--device", "cpu"),
+    *("--workers", "0", "--device", "cpu", "--cross-fit", "0"),
 ]
+# Of `tiny_run`.
+RUN = ["--epochs", "5", *TINY, "--calibration", "platt"]
 
 
 def draw(folder: Path, count: int, *, grain: float, seed: int) -> None:
@@ -97,6 +99,6 @@ def tiny_run(_one_thread: None, tiny_set: Path, tmp_path_factory: pytest.TempPat
     """A finished run of five epochs on the small set; not to be written to."""
 
     def train(out: Path) -> None:
-        assert fit("--data", tiny_set, "--out", out, "--epochs", 5, *TINY, report=True) == 0
+        assert fit("--data", tiny_set, "--out", out, *RUN, report=True) == 0
 
     return made_once(tmp_path_factory, "tiny_run", train)

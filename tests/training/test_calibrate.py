@@ -18,7 +18,7 @@ from detector import CalibrationCurve
 from tests.training.conftest import TINY, fit
 from training.calibration.logistic import sampled
 from training.calibration.methods import METHODS as DECLARED
-from training.calibration.methods import calibration_note, fit_all, fit_calibration
+from training.calibration.methods import few_photos_warning, fit_all, fit_calibration
 from training.errors import TooFewToCalibrate
 
 METHODS = [name for name in DECLARED if name != "none"]
@@ -152,10 +152,10 @@ def test_too_few_photos_are_refused_by_the_method_that_needs_more() -> None:
     assert set(fit_all(raw, labels)) == set(DECLARED) - {"isotonic"}
 
 
-@pytest.mark.parametrize(("n", "method"), [(400, "isotonic"), (199, "platt"), (30, "platt"), (6, "none")])
-def test_auto_takes_what_suits_so_many_photos_and_says_which(n: int, method: str) -> None:
-    assert fit_calibration("auto", *scores(n)).method == method
-    assert f"calibration: {method}, with {n} photos" in (calibration_note("auto", n) or "")
+def test_a_method_that_is_asked_for_is_taken_and_warned_of_where_it_is_advised_for_more_photos() -> None:
+    assert fit_calibration("isotonic", *scores(140)).method == "isotonic"
+    assert "isotonic calibration on 140 photos; below 1000" in (few_photos_warning("isotonic", 140) or "")
+    assert few_photos_warning("isotonic", 1000) is few_photos_warning("platt", 20) is few_photos_warning("auto", 20) is None
 
 
 def test_isotonic_on_too_few_is_refused_before_anything_is_trained(tiny_set: Path, tmp_path: Path, capsys) -> None:

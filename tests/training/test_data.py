@@ -99,7 +99,10 @@ def test_each_fold_is_left_aside_once_and_groups_stay_in_one() -> None:
     groups[:12] = 0
     divided = partial(divide, photos, readable, tune=0.1, calibrate=0.1, folds=4, seed=3, groups=groups)
     whole, parts = divided(), [divided(fold=k) for k in (1, 2, 3, 4)]
-    assert len(whole.fit) == 0
+    np.testing.assert_array_equal(whole.fit, whole.calibrate)
+    untuned = divide(photos, readable, tune=0, calibrate=0.1, folds=4, seed=3, groups=groups)
+    assert len(untuned.tune) == 0
+    assert sorted([*untuned.fit, *untuned.validation]) == list(range(190))
     assert sorted(np.concatenate([p.calibrate for p in parts])) == list(whole.calibrate)
     for p in parts:
         np.testing.assert_array_equal(p.tune, whole.tune)

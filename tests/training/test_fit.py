@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from detector import CalibrationCurve, ImageSpec, decode_image
-from tests.training.conftest import TINY, draw_set, fit
+from tests.training.conftest import RUN, TINY, draw_set, fit
 from training.data.loader import normalise
 from training.models.checkpoint import load_checkpoint
 
@@ -99,7 +99,7 @@ def test_metrics_say_how_the_run_was_made(tiny_run: Path) -> None:
 
 
 def test_the_same_command_gives_the_same_metrics(tiny_run: Path, tiny_set: Path, tmp_path: Path) -> None:
-    assert fit("--data", tiny_set, "--out", tmp_path / "run", "--epochs", 5, *TINY) == 0
+    assert fit("--data", tiny_set, "--out", tmp_path / "run", *RUN) == 0
     assert _metrics(tmp_path / "run") == _metrics(tiny_run)
     assert _same_weights(tmp_path / "run", tiny_run)
     assert fit("--data", tiny_set, "--out", tmp_path / "b", "--epochs", 1, "--seed", 1, *TINY) == 0
@@ -133,12 +133,12 @@ def test_resuming_with_other_arguments_or_photos_is_refused_with_what_differs(
 ) -> None:
     out = shutil.copytree(tiny_run, tmp_path / "run")
     before = (out / "metrics.json").read_bytes()
-    assert fit("--data", tiny_set, "--out", out, "--resume", "--epochs", 5, *TINY, "--lr", 5e-4, "--seed", 9) == 2
+    assert fit("--data", tiny_set, "--out", out, "--resume", *RUN, "--lr", 5e-4, "--seed", 9) == 2
     said = capsys.readouterr().err
     assert "lr was 0.003 and is 0.0005" in said
     assert "seed was 0 and is 9" in said
     other = draw_set(tmp_path / "other", train=12, validation=3)
-    assert fit("--data", other, "--out", out, "--resume", "--epochs", 5, *TINY) == 2
+    assert fit("--data", other, "--out", out, "--resume", *RUN) == 2
     assert "the photos are not the same" in capsys.readouterr().err
     assert (out / "metrics.json").read_bytes() == before
 
@@ -236,7 +236,7 @@ def test_two_processes_train_what_one_trains(tiny_set: Path, tmp_path: Path) -> 
     # long for a gradient of nothing but rounding, which differs.
     arguments = ["--data", tiny_set, "--epochs", 2, "--lr", 1e-4, "--model", "torchvision/squeezenet1_1", "--no-pretrained",
                  "--size", 32, "--hidden", 16, "--workers", 0, "--dropout", 0, "--batch-size", 24,
-                 "--calibration", "platt"]  # fmt: skip
+                 "--calibration", "platt", "--cross-fit", 2]  # fmt: skip
     assert fit(*arguments, "--out", tmp_path / "one", "--device", "cpu") == 0
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     subprocess.run(
@@ -252,4 +252,5 @@ def test_two_processes_train_what_one_trains(tiny_set: Path, tmp_path: Path) -> 
     for mine, theirs in zip(one["history"], two["history"], strict=True):
         assert mine["train_loss"] == pytest.approx(theirs["train_loss"], abs=1e-3)
         assert mine["tune_loss"] == pytest.approx(theirs["tune_loss"], abs=1e-3)
+    assert one["cross_fit"]["auc"] == pytest.approx(two["cross_fit"]["auc"], abs=0.01)
     assert one["validation"]["brier_raw"]["value"] == pytest.approx(two["validation"]["brier_raw"]["value"], abs=1e-3)

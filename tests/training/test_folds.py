@@ -76,13 +76,14 @@ def test_an_ensemble_lacks_no_fold_and_has_none_oftener(
     )
 
 
-def test_its_photos_do_not_calibrate_it_anew(
-    ensemble: Path, tiny_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_its_photos_calibrate_it_anew_by_the_scores_of_those_that_had_not_seen_them(
+    ensemble: Path, tiny_set: Path, tmp_path: Path
 ) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(ensemble, run)
-    assert main(["calibrate", "--run", str(run), "--data", str(tiny_set), "--calibration", "platt"]) == 2
-    assert "108 left out that the run was fitted on" in capsys.readouterr().err
+    run = shutil.copytree(ensemble, tmp_path / "run")
+    assert main(["calibrate", "--run", str(run), "--data", str(tiny_set), "--calibration", "platt"]) == 0
+    now, then = (json.loads((folder / "calibration.json").read_text()) for folder in (run, ensemble))
+    assert now["n"] == then["n"] == 108
+    assert now["parameters"] == pytest.approx(then["parameters"], rel=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -93,6 +94,10 @@ def test_its_photos_do_not_calibrate_it_anew(
         (["--folds", "3", "--fold", "4"], "--fold must be from 1 to --folds"),
         (["--folds", "1", "--fold", "1"], "--folds must be from 2 to 20"),
         (["--folds", "3", "--fold", "1", "--calibration", "none"], "leaves photos aside to calibrate on"),
+        (["--folds", "3", "--fold", "1", "--cross-fit", "3"], "give one of them"),
+        (["--cross-fit", "1"], "--cross-fit must be 0, or from 2 to 20"),
+        (["--cross-fit", "3", "--calibrate-fraction", "0.2"], "leave --calibrate-fraction out"),
+        (["--cross-fit", "3", "--calibration", "none"], "give a --calibration"),
     ],
 )
 def test_folds_that_make_no_sense_are_refused(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 from pathlib import Path
 
 import torch
@@ -31,6 +32,17 @@ def test_it_prints_model_spec_arguments_and_size(run_dir, capsys):
     assert told["image_spec"] == checkpoint.image_spec.to_dict()
     assert told["values"] == sum(t.numel() for t in checkpoint.weights.values())
     assert told["resumable"] is False
+    assert told["warnings"] == []
+
+
+def test_it_tells_what_the_runs_numbers_say_against_it(run_dir, tmp_path, capsys):
+    shutil.copy(run_dir / "best_model.pth", tmp_path)
+    auc = {"value": 0.527, "low": 0.47, "high": 0.58}
+    (tmp_path / "metrics.json").write_text(json.dumps({"validation": {"auc": auc}}))
+    assert main(["inspect", str(tmp_path / "best_model.pth")]) == 0
+    (warning,) = json.loads(capsys.readouterr().out)["warnings"]
+    assert warning["code"] == "auc_at_chance"
+    assert "0.527" in warning["message"]
 
 
 def test_no_code_in_the_file_is_run(tmp_path, capsys):

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.training.conftest import TINY, fit
+from tests.training.conftest import RUN, fit
 
 pytestmark = pytest.mark.slow
 
 
 def test_the_logs_hold_the_history_of_the_run(tiny_set: Path, tiny_run: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    assert fit("--data", tiny_set, "--out", out, "--epochs", 5, "--tensorboard", *TINY) == 0
+    assert fit("--data", tiny_set, "--out", out, "--tensorboard", *RUN) == 0
     history = json.loads((out / "metrics.json").read_text())["history"]
     assert history == json.loads((tiny_run / "metrics.json").read_text())["history"]  # logging changes nothing
     events = EventAccumulator(str(out / "tensorboard"))

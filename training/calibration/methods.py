@@ -19,6 +19,7 @@ from training.calibration.logistic import BETA, PLATT, TEMPERATURE, Floats, fit_
 from training.errors import TooFewToCalibrate
 
 Fitted = tuple[CalibrationCurve, dict[str, float]]
+ISOTONIC, NONE = "isotonic", "none"
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,8 @@ class Method:
     """One way to calibrate.
 
     fit: makes a curve that never falls, and the parameters to record, from raw probabilities, float64[n], and labels,
-    int64[n], 1 for fake. fewest: photos that it needs. advised: photos from which it is likely the best.
+    int64[n], 1 for fake. fewest: photos that it needs. advised: photos from which it is likely the best. bounded: whether the
+    curve keeps away from 0 and 1 where the scores of real and of fake photos do not overlap, and likelihood has no maximum.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Method:
     fit: Callable[[Floats, NDArray[np.int64]], Fitted]
     fewest: int = 10
     advised: int = 0
+    bounded: bool = True
 
 
 def _isotonic(raw: Floats, labels: NDArray[np.int64]) -> Fitted:
@@ -52,20 +55,25 @@ def _isotonic(raw: Floats, labels: NDArray[np.int64]) -> Fitted:
 METHODS = {
     method.name: method
     for method in (
-        # On scores that need no calibration, isotonic fits to n photos are off by 0.11 (n = 12), 0.07 (50), 0.05 (200) and
-        # 0.03 (1000) on average: measured on two normal classes with an AUC of 0.92. With fewer than some 200 to 1000 photos
-        # Platt's two parameters do better for every learner in Niculescu-Mizil & Caruana (ICML 2005, section 5).
-        Method("isotonic", "a curve of any shape that never falls", _isotonic, fewest=50, advised=200),
+        # Two normal classes with an AUC of 0.92, whose logits are bent so that no logistic curve fits: isotonic is better than
+        # those from 600 to 1000 photos on, and worse below, by 0.015 to 0.02 of log-loss at 140:
+        # docs/explanation/calibration.md.
+        # Niculescu-Mizil & Caruana (ICML 2005, section 5) find 200 to 1000 for ten learners.
+        Method(ISOTONIC, "a curve of any shape that never falls", _isotonic, fewest=50, advised=1000),
         Method("platt", "a logistic function of the logit, with two parameters", lambda p, t: fit_logistic(PLATT, p, t)),
-        Method("temperature", "the logit divided by one number", lambda p, t: fit_logistic(TEMPERATURE, p, t)),
+        Method("temperature", "the logit divided by one number", lambda p, t: fit_logistic(TEMPERATURE, p, t), bounded=False),
+        # There, three parameters are worth it from about 600 photos on.
         Method(
-            "beta", "a logistic function of ln p and ln(1 - p), with three parameters", lambda p, t: fit_logistic(BETA, p, t)
+            "beta",
+            "a logistic function of ln p and ln(1 - p), with three parameters",
+            lambda p, t: fit_logistic(BETA, p, t),
+            advised=500,
+            bounded=False,
         ),
-        Method("none", "raw probabilities as they are", lambda p, t: (CalibrationCurve.identity(), {}), fewest=0),
+        Method(NONE, "raw probabilities as they are", lambda p, t: (CalibrationCurve.identity(), {}), fewest=0),
     )
 }
-AUTO = "auto"  # the first of `BY_SIZE` that has the photos it is advised for
-BY_SIZE = ("isotonic", "platt", "none")
+AUTO = "auto"  # `training.calibration.choice` chooses
 CHOICES = (AUTO, *METHODS)
 if TYPE_CHECKING:
     CalibrationMethod = str
@@ -75,7 +83,10 @@ else:
 
 def described() -> str:
     """The choices with a sentence each, for help texts."""
-    auto = f"auto: isotonic from {METHODS['isotonic'].advised} photos on and platt below"
+    auto = (
+        f"auto: whichever does best when cross-validated, {ISOTONIC} from {METHODS[ISOTONIC].advised} photos on, and none "
+        "where no curve helps"
+    )
     return "; ".join([auto, *(f"{method.name}: {method.sentence}" for method in METHODS.values())])
 
 
@@ -111,27 +122,20 @@ class Calibration:
 
 
 def fit_calibration(method: str, raw: NDArray[np.float32], labels: NDArray[np.int64]) -> Calibration:
-    """Fit one of `CHOICES` to raw probabilities, float32[n], and labels, int64[n].
+    """Fit one of `METHODS` to raw probabilities, float32[n], and labels, int64[n].
 
     The curve never falls, whatever the photos say. Raises `TooFewToCalibrate`.
     """
-    chosen = METHODS[chosen_method(method, len(labels))]
-    require_enough(chosen.name, len(labels))
-    if chosen.name == "none":
+    chosen = METHODS[method]
+    require_enough(method, len(labels))
+    if method == NONE:
         return Calibration()
-    return Calibration(chosen.name, *chosen.fit(raw.astype(np.float64), labels), len(labels))
+    return Calibration(method, *chosen.fit(raw.astype(np.float64), labels), len(labels))
 
 
 def fit_all(raw: NDArray[np.float32], labels: NDArray[np.int64]) -> dict[str, Calibration]:
     """Every method, fitted on the same photos, to be compared on others; without those that need more photos."""
     return {name: fit_calibration(name, raw, labels) for name, method in METHODS.items() if len(labels) >= method.fewest}
-
-
-def chosen_method(method: str, n: int) -> str:
-    """The method that one of `CHOICES` stands for where there are `n` photos."""
-    if method != AUTO:
-        return method
-    return next(name for name in BY_SIZE if n >= max(METHODS[name].fewest, METHODS[name].advised))
 
 
 def require_enough(method: str, n: int) -> None:
@@ -145,15 +149,11 @@ def require_enough(method: str, n: int) -> None:
     )
 
 
-def calibration_note(method: str, n: int) -> str | None:
-    """What to tell the user: which method `auto` chose, or that another one is likely to do better with so few photos."""
-    chosen = chosen_method(method, n)
-    if method == AUTO:
-        few = "" if chosen == BY_SIZE[0] else f"; {BY_SIZE[0]} is for {METHODS[BY_SIZE[0]].advised} or more"
-        return f"calibration: {chosen}, with {n} photos{few}"
-    if n >= METHODS[method].advised:
+def few_photos_warning(method: str, n: int) -> str | None:
+    """What to tell the user where another method is likely to do better with so few photos."""
+    if method == AUTO or n >= METHODS[method].advised:
         return None
     return (
-        f"warning: {method} calibration on {n} photos; below {METHODS[method].advised} a curve of two parameters is mostly "
-        "nearer to the truth: --calibration platt, or more photos with --calibrate-fraction. The report compares all methods"
+        f"warning: {method} calibration on {n} photos; below {METHODS[method].advised} a curve of fewer parameters is mostly "
+        "nearer to the truth: --calibration auto. The report compares all methods"
     )

@@ -45,7 +45,10 @@ class Photo:
 
 @dataclass(frozen=True)
 class Parts:
-    """Row numbers of four disjoint parts, sorted: int64[n] each; `calibrate` is empty when nothing is calibrated."""
+    """Row numbers of four parts, sorted: int64[n] each, which share none unless `divide` is asked for that.
+
+    `calibrate` is empty when nothing is calibrated, and `tune` when nothing is tuned.
+    """
 
     fit: NDArray[np.int64]
     tune: NDArray[np.int64]
@@ -171,7 +174,7 @@ def divide(
     """Divide readable photos into parts that have the classes' proportions, as near as whole groups allow.
 
     `tune` and `calibrate` are fractions of the training photos. folds: what is not tuned on is divided into so many folds
-    instead; the calibrate part is number `fold` of them, from 1, and the rest is fitted on; None calibrates on all of them.
+    instead; the calibrate part is number `fold` of them, from 1, and the rest is fitted on; None fits and calibrates on all.
     Validation is the folder's own, or a fifth of a folder that is not divided. groups: int64[n], photos with one number stay
     in one part; None keeps none together. The division depends on the names, the groups, the fractions and the seed alone.
     Raises `DataProblem` for too few photos, or groups too large.
@@ -196,7 +199,7 @@ def divide(
                 f"{n} readable {name} photos for training and {len(validation) + for_validation} for validation; "
                 f"at least {FEWEST} and 2 of each class are needed"
             )
-        for_tuning = max(1, round(tune * n))
+        for_tuning = max(1, round(tune * n)) if tune else 0
         rest = n - for_tuning
         for_calibration = max(1, round(calibrate * n)) if calibrate else 0
         shares = (
@@ -210,7 +213,7 @@ def divide(
     if folds:
         aside = [name for name in learned if fold is None or name == f"fold {fold}"]
         rows["calibrate"] = [row for name in aside for row in rows[name]]
-        rows["fit"] = [row for name in learned if name not in aside for row in rows[name]]
+        rows["fit"] = [row for name in learned if fold is None or name not in aside for row in rows[name]]
         rows = {part: rows[part] for part in ("validation", "tune", "calibrate", "fit")}
     return Parts(**{part: np.sort(np.array(found, np.int64)) for part, found in rows.items()})
 
@@ -224,9 +227,12 @@ def _units(pool: Sequence[int], groups: NDArray[np.int64] | None) -> list[list[i
 
 
 def _fill(room: Mapping[str, list[int]], units: Sequence[list[int]], photos: Sequence[Photo]) -> dict[str, list[int]]:
-    """Each unit whole into one part: the one it overfills least, then, of a group, the emptiest, of a single, the first."""
-    left = {part: np.array(shares) for part, shares in room.items()}
+    """Each unit whole into one part: the one it overfills least, then, of a group, the emptiest, of a single, the first.
+
+    A part without room for any gets none.
+    """
     rows: dict[str, list[int]] = {part: [] for part in room}
+    left = {part: np.array(shares) for part, shares in room.items() if any(shares)}
     for unit in units:
         need = np.bincount([photos[row].label for row in unit], minlength=2)
 
@@ -234,7 +240,7 @@ def _fill(room: Mapping[str, list[int]], units: Sequence[list[int]], photos: Seq
             over = int(np.maximum(need - np.maximum(left[part], 0), 0).sum())
             return over, -float((need * left[part] / np.maximum(room[part], 1)).sum()) if need.sum() > 1 else 0
 
-        part = min(room, key=cost)
+        part = min(left, key=cost)
         rows[part] += unit
         left[part] = left[part] - need
     return rows

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from detector.decode.batches import decoded_batches
 from detector.errors import FileError, UnmaskError, UsageError
 from detector.files import shown
+from detector.model_warnings import model_warnings
 from detector.scorer import Scorer
 from detector.spec import ImageSpec
 from detector.verdict import DEFAULT_THRESHOLD, Band
@@ -125,6 +126,7 @@ def evaluate_folder(
         raise UsageError(f"--data {data}: {counts['real']} readable real photos and {counts['fake']} fake; both are needed")
     threshold, band = (threshold, None) if threshold else (model.threshold, model.band)
     flagged, _ = called(calibrated, threshold, band)
+    measured = evaluate(labels, raw, calibrated, threshold=threshold, seed=seed)
     families = family_names(names, family_by)
     groups = family_names(names, group_by) if group_by else None
     files = [photo.path for photo in readable]
@@ -135,7 +137,8 @@ def evaluate_folder(
         "data": shown(data.name),
         "part": part if any(p.part for p in photos) else "all",
         "counts": counts,
-        "validation": evaluate(labels, raw, calibrated, threshold=threshold, seed=seed),
+        "validation": measured,
+        "warnings": model_warnings(measured, threshold, band),
         "uncertain": band.to_list() if band else None,
         "abstention": abstention(labels, calibrated, band) if band else None,
         "families": family_rows(families, labels, raw, flagged, seed=seed) if families else None,

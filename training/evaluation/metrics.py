@@ -21,7 +21,7 @@ ECE_BINS = 15
 GRID = 512  # points at which residuals are smoothed
 LOW_FPR = (0.01, 0.001)
 HISTOGRAM_BINS = 20
-ERRORS = ("brier", "log_loss", "ece", "smooth_ece")  # of probabilities
+MEASURES = ("brier", "log_loss", "ece", "smooth_ece", "brier_skill")  # of probabilities
 DISTANCES = ("ece", "smooth_ece")  # with any suffix
 BANDWIDTH_TOLERANCE = 5e-5  # of the smooth calibration error
 CHUNK = 4_000_000  # elements of a counts matrix worked on at once: 32 MB
@@ -110,14 +110,20 @@ def decisions(labels: NDArray[np.int64], flagged: NDArray[np.bool_], weights: Fl
     }
 
 
-def probability_errors(labels: NDArray[np.int64], p: Floats, weights: Floats) -> dict[str, Floats]:
-    """Brier score, log-loss (p kept 1e-7 from 0 and 1, what float32 can tell from 1), ECE and smooth ECE."""
+def probability_measures(labels: NDArray[np.int64], p: Floats, weights: Floats) -> dict[str, Floats]:
+    """Brier score, log-loss (p kept 1e-7 from 0 and 1, what float32 can tell from 1), ECE, smooth ECE and Brier skill.
+
+    The Brier skill is 1 for probabilities that are always right, and 0 for those that give every photo the share of fakes,
+    whose ECE is 0: resolution less reliability over uncertainty, in Murphy's (1973) decomposition, without his bins.
+    """
     total, y, kept = weights.sum(1), labels.astype(np.float64), np.clip(p, 1e-7, 1 - 1e-7)
+    brier, share = weights @ (p - y) ** 2 / total, weights @ y / total
     return {
-        "brier": weights @ (p - y) ** 2 / total,
+        "brier": brier,
         "log_loss": weights @ -(y * np.log(kept) + (1 - y) * np.log(1 - kept)) / total,
         "ece": np.abs(weights @ _bin_membership(p, (y - p))).sum(1) / total,
         "smooth_ece": smooth_ece(labels, p, weights),
+        "brier_skill": 1 - brier / (share * (1 - share)),
     }
 
 
@@ -247,7 +253,7 @@ def evaluate(
     flagged = p >= threshold
 
     def compute(weights: Floats) -> dict[str, Floats]:
-        before, after = (probability_errors(labels, scores, weights) for scores in (ranked, p))
+        before, after = (probability_measures(labels, scores, weights) for scores in (ranked, p))
         return {
             **ranking(labels, ranked, weights),
             **decisions(labels, flagged, weights),
@@ -261,25 +267,34 @@ def evaluate(
         "confusion": dict(zip(("tn", "fp", "fn", "tp"), (int(cell[0]) for cell in cells), strict=True)),
         "threshold": threshold,
         "n": len(labels),
+        "spread": spread(labels, p),
         "by_chance": errors_by_chance(p, seed=seed),
         "notes": low_fpr_notes(int((labels == 0).sum())),
     }
 
 
+def spread(labels: NDArray[np.int64], p: Floats) -> dict[str, float]:
+    """How far probabilities tell photos apart: nine in ten photos of either class lie between low and high, all of them
+    between lowest and highest."""
+    ends = np.array([np.percentile(p[labels == label], [5, 95]) for label in np.unique(labels)])
+    values = {"low": ends[:, 0].min(), "high": ends[:, 1].max(), "lowest": p.min(), "highest": p.max()}
+    return {name: float(value) for name, value in values.items()}
+
+
 def compare_probabilities(
     labels: NDArray[np.int64], ways: Mapping[str, NDArray[np.floating]], *, seed: int = 0
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """Brier score, log-loss, ECE and smooth ECE, with intervals, of each of several probabilities for the same photos."""
+    """`MEASURES`, with intervals, of each of several probabilities for the same photos."""
 
     def compute(weights: Floats) -> dict[str, Floats]:
         return {
             f"{error} {way}": value
             for way, p in ways.items()
-            for error, value in probability_errors(labels, p.astype(np.float64), weights).items()
+            for error, value in probability_measures(labels, p.astype(np.float64), weights).items()
         }
 
     found = with_intervals(compute, labels, seed=seed) if ways else {}
-    return {way: {error: found[f"{error} {way}"] for error in ERRORS} for way in ways}
+    return {way: {error: found[f"{error} {way}"] for error in MEASURES} for way in ways}
 
 
 def low_fpr_notes(reals: int) -> list[str]:

@@ -10,7 +10,10 @@ import numpy as np
 from accelerate import Accelerator
 from numpy.typing import NDArray
 
+from detector.errors import FileError
 from detector.spec import ImageSpec
+from training.calibration.logistic import EDGE
+from training.evaluation.scores import FILE, ScoreTable
 from training.fit.device import machine, versions
 from training.fit.ensemble import Member, agreed_options, average, by_fold, read_members, require_unseen
 from training.fit.evaluator import Evaluator
@@ -44,23 +47,26 @@ def assemble_ensemble(options: FitOptions, accelerator: Accelerator) -> dict[str
     config, model = average(members, mirror=options.mirror)
     evaluator = Evaluator(accelerator, config, spec, batch_size=2 * options.batch_size)
     evaluator.load(weights := model.state_dict())
-    crossed = bool(options.folds)
-    held_out = _cross_fitted(accelerator, photos, members, spec, evaluator.batch_size, options.mirror) if crossed else None
+    held_out = None
+    if options.folds:
+        held_out = _by_the_unseeing(accelerator, photos, members, spec, evaluator.batch_size, options.mirror)
+    elif photos.crossed:
+        held_out = _mean_of_theirs(photos, members)
     table = photos.scored(evaluator, held_out)
     if not main:
         accelerator.wait_for_everyone()
         return {}
     described = {
         **photos.described(),
+        "cross_fit": {"folds": options.folds or photos.crossed} if held_out is not None else None,
         "faults": None,
         "arguments": arguments,
         "parameters": evaluator.parameters(),
         "libraries": versions(),
         "speed": {**machine(accelerator), "epochs": []},
     }
-    if crossed:
+    if options.folds:
         described["split"] += CROSS_FITTED_NOTE
-        described["counts"] |= {"fit": described["counts"]["calibrate"]}
     metrics = publish_run(
         out,
         table,
@@ -78,7 +84,7 @@ def assemble_ensemble(options: FitOptions, accelerator: Accelerator) -> dict[str
     return metrics
 
 
-def _cross_fitted(
+def _by_the_unseeing(
     accelerator: Accelerator,
     photos: PreparedPhotos,
     members: Sequence[Member],
@@ -95,3 +101,18 @@ def _cross_fitted(
         aside = photos.divided(fold).calibrate
         raw[np.searchsorted(rows, aside)] = evaluator.probabilities(photos.for_scoring(), aside)
     return raw
+
+
+def _mean_of_theirs(photos: PreparedPhotos, members: Sequence[Member]) -> NDArray[np.float32]:
+    """Raw probabilities of the calibration photos: the mean logit of the networks that scored them for the members, in each
+    of which the photo's fold was left out."""
+    names = photos.names(photos.parts.calibrate)
+    logits = []
+    for member in members:
+        table = ScoreTable.load(member.run)
+        scored = dict(zip(table.names, table.raw.astype(np.float64), strict=True))
+        raw = np.clip([scored.get(name, np.nan) for name in names], EDGE, 1 - EDGE)
+        if np.isnan(raw).any():
+            raise FileError(f"{member.run / FILE}: lacks scores of photos that the run was calibrated on")
+        logits.append(np.log(raw) - np.log1p(-raw))
+    return np.asarray(1 / (1 + np.exp(-np.mean(logits, axis=0))), np.float32)

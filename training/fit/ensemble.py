@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from detector.errors import UsageError
+from training.calibration.methods import NONE
 from training.models.build import ModelConfig
 from training.models.checkpoint import BEST, Checkpoint, load_checkpoint
 from training.models.networks import DetectorNet, EnsembleNet
@@ -15,7 +16,7 @@ from training.options import FitOptions
 from training.presets import ENSEMBLE
 
 _PREPARATION = ("size", "resize", "interpolation", "color", "equalise")
-_DIVISION = ("tune_fraction", "calibrate_fraction", "folds", "split_seed", "group_by")
+_DIVISION = ("tune_fraction", "calibrate_fraction", "cross_fit", "folds", "split_seed", "group_by")
 _MEANINGLESS = ("fold", "resume", "weights", "faulty_mode", "zero_grad_every_n")
 _DEFAULT = FitOptions(Path())
 
@@ -33,14 +34,16 @@ class Member:
 
     @property
     def held_out(self) -> bool:
-        """Whether it left photos aside for a curve, a threshold or a band."""
-        return self.argument("calibration") != "none" or any(self.argument(name) for name in ("target_fpr", "abstain"))
+        """Whether it has photos for a curve, a threshold or a band."""
+        return self.argument("calibration") != NONE or any(self.argument(name) for name in ("target_fpr", "abstain"))
 
     @property
     def terms(self) -> dict[str, Any]:
         """What members must have in common: how photos are prepared, which they are, and how they were divided."""
         spec = self.checkpoint.image_spec.to_dict()
         asked = {name: self.argument(name) for name in (*_PREPARATION, *_DIVISION) if name not in spec}
+        if self.argument("cross_fit"):
+            asked["tuning part"] = self.argument("schedule") != "cosine"
         return {**spec, **asked, "calibration part": self.held_out, "photos": self.checkpoint.fingerprint[:12]}
 
 
@@ -106,7 +109,13 @@ def agreed_options(options: FitOptions, members: Sequence[Member]) -> FitOptions
     ]
     if problems:
         raise UsageError("; ".join(problems))
-    return replace(options, **theirs)
+    theirs["cross_fit"] = theirs["cross_fit"] or 0
+    if theirs["cross_fit"] and options.mirror:
+        raise UsageError(
+            "--mirror: the members are cross-fitted, and scored no mirror images of their photos for the calibration; "
+            "leave it out, or train them with --folds"
+        )
+    return replace(options, **theirs, schedule=first.argument("schedule"))  # which decides whether there is a tuning part
 
 
 def require_unseen(members: Sequence[Member], fingerprint: str) -> None:

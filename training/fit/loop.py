@@ -79,15 +79,20 @@ class Trainer:
         network: DetectorNet,
         evaluator: Evaluator,
         fit: DataLoader,
-        tune: DataLoader,
+        tune: DataLoader | None,
         tune_labels: NDArray[np.int64],
         recipe: Recipe,
         fault: Fault,
+        title: str = "",
     ) -> None:
-        """fit: batches to learn from. tune: those of an evaluator's loader, whose labels are `tune_labels`."""
+        """fit: batches to learn from. tune: those of an evaluator's loader, whose labels are `tune_labels`; None for none.
+
+        title: what is trained, shown before the number of the epoch.
+        """
         self.accelerator = accelerator
         self.evaluator = evaluator
         self.recipe = recipe
+        self.title = title
         self.fault = fault
         self.tune = tune
         self.tune_labels = tune_labels
@@ -114,8 +119,8 @@ class Trainer:
         if len(self.state.history) < self.recipe.epochs and self.accelerator.is_main_process:
             done, best = len(self.state.history), self.state.best["epoch"]
             print(
-                f"stopped after epoch {done} of {self.recipe.epochs}: none was better than epoch {best}, which is kept, "
-                f"in the {self.state.stale} after it (--patience)",
+                f"{self.title}stopped after epoch {done} of {self.recipe.epochs}: none was better than epoch {best}, which is "
+                f"kept, in the {self.state.stale} after it (--patience)",
                 file=sys.stderr,
             )
         return self.state
@@ -133,7 +138,7 @@ class Trainer:
         torch.manual_seed(_epoch_seed(self.recipe.seed, number, self.accelerator.process_index))
         bar = tqdm(
             total=len(self.fit),
-            desc=f"epoch {number}/{self.recipe.epochs}",
+            desc=f"{self.title}epoch {number}/{self.recipe.epochs}",
             unit="batch",
             disable=not self.accelerator.is_main_process,
         )
@@ -141,17 +146,15 @@ class Trainer:
             loss, auc, waited = self._steps(number, bar)
             seconds = time.perf_counter() - start
             weights = self.weights()
-            self.evaluator.load(weights)
-            logits = self.evaluator.logits(self.tune, pooled=self.recipe.head_alone)
-            row = {
-                "epoch": number,
-                "lr": float(self.optimizer.param_groups[0]["lr"]),
-                "train_loss": loss,
-                "train_auc": auc,
-                "tune_loss": _loss(logits, self.tune_labels),
-                "tune_auc": _auc(logits, self.tune_labels),
-            }
-            bar.set_postfix_str(f"loss {loss:.4f}, tune loss {row['tune_loss']:.4f}, tune AUC {row['tune_auc']:.4f}")
+            rate = float(self.optimizer.param_groups[0]["lr"])
+            row: dict[str, Any] = {"epoch": number, "lr": rate, "train_loss": loss, "train_auc": auc}
+            said = f"loss {loss:.4f}"
+            if self.tune is not None:
+                self.evaluator.load(weights)
+                logits = self.evaluator.logits(self.tune, pooled=self.recipe.head_alone)
+                row |= {"tune_loss": _loss(logits, self.tune_labels), "tune_auc": _auc(logits, self.tune_labels)}
+                said += f", tune loss {row['tune_loss']:.4f}, tune AUC {row['tune_auc']:.4f}"
+            bar.set_postfix_str(said)
         seen = len(self.fit) * self.fit.total_batch_size
         self.state.speed.append(
             {
@@ -203,7 +206,7 @@ class Trainer:
     def _record(self, row: dict[str, Any], weights: dict[str, Tensor]) -> None:
         state = self.state
         state.history.append(row)
-        self.schedule.after_epoch(row["tune_auc"])
+        self.schedule.after_epoch(row.get("tune_auc", math.nan))
         if self.schedule.keeps(row, state.best):
             state.best, state.best_weights, state.stale = row, weights, 0
         else:

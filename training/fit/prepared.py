@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,20 +14,31 @@ from numpy.typing import NDArray
 from training.audit.audit import Audit, audit_photos
 from training.audit.duplicates import group_numbers
 from training.calibration.abstain import require_enough_to_abstain
-from training.calibration.methods import calibration_note, require_enough
+from training.calibration.methods import few_photos_warning, require_enough
 from training.data.cache import PhotoCache, read_photos
 from training.data.loader import CachedPhotos
-from training.data.photos import REAL, Parts, Photo, counts, divide, find_photos, unreadable_warning
+from training.data.photos import REAL, VALIDATION_FRACTION, Parts, Photo, counts, divide, find_photos, unreadable_warning
 from training.data.pseudo_fakes import NOTE, joined, paired
 from training.evaluation.scores import ScoreTable
 from training.fit.evaluator import Evaluator
-from training.options import FitOptions
+from training.options import CALIBRATE_FRACTION, FitOptions
 
 SPLIT_NOTE = (
     "The training photos are divided into three parts that share no photo. The network is fitted on the first. "
     "The second decides when the learning rate falls, when training stops and which epoch is kept. "
     "The calibration curve is fitted on the third and on nothing else. "
     "Validation photos are only reported on: nothing was chosen or fitted with them."
+)
+CROSSED_NOTE = (
+    "The calibration is cross-fitted: {tuned} The network is fitted on {all}, and the calibration curve on the same photos, "
+    "in {folds} folds: for each fold a network with the same recipe was fitted without it, and scored it. The curve is fitted "
+    "on those scores and on nothing else. "
+    "Validation photos are only reported on: nothing was chosen or fitted with them."
+)
+TUNED = (
+    "some training photos decide when the learning rate falls, when training stops and which epoch is kept, and how sure the "
+    "networks of the folds are beside the one that is kept.",
+    "no photo is tuned on, since a cosine schedule keeps its last epoch.",
 )
 # How pseudo-fakes take part, as `NOTE` has it: every fake is one, or fitting shows them beside the folder's own fakes.
 ALONE, ADDED = "alone", "added"
@@ -37,9 +48,9 @@ ALONE, ADDED = "alone", "added"
 class PreparedPhotos:
     """Decoded photos and their parts. A row is a photo's number; of n photos, row `n + r` is the pseudo-fake of row `r`.
 
-    hashes: SHA-256 of each file. labels: int64[n], or int64[2 n] with pseudo-fakes. parts: of the fold that is left aside.
-    fit_rows: the rows that a network is fitted on, some more than once. divided: the parts when another fold is left aside.
-    pseudo_fakes: `ALONE`, `ADDED` or None.
+    hashes: SHA-256 of each file. labels: int64[n], or int64[2 n] with pseudo-fakes. parts: of the fold that is left aside;
+    where the calibration is cross-fitted all its photos are fitted on too. divided: the parts when another fold is left aside.
+    crossed: folds that the calibration is cross-fitted in, or 0. pseudo_fakes: `ALONE`, `ADDED` or None.
     """
 
     photos: list[Photo]
@@ -49,9 +60,13 @@ class PreparedPhotos:
     cache: PhotoCache
     labels: NDArray[np.int64]
     parts: Parts
-    fit_rows: NDArray[np.int64]
     divided: Callable[[int | None], Parts]
+    crossed: int
     pseudo_fakes: str | None
+
+    def fit_rows(self, parts: Parts) -> NDArray[np.int64]:
+        """The rows that a network is fitted on where these are the parts, some more than once."""
+        return joined(parts.fit, self.labels, len(self.photos)) if self.pseudo_fakes == ADDED else parts.fit
 
     def for_fitting(self, labels: NDArray[np.int64], augment: str, crop: int | None) -> CachedPhotos:
         """The photos as a network is fitted on them, with these labels."""
@@ -76,12 +91,17 @@ class PreparedPhotos:
             own = evaluator.probabilities(shown, parts.calibrate) if held_out is None else held_out
             raw[np.searchsorted(used, parts.calibrate)] = own
         return ScoreTable(
-            tuple(self.photos[row % n].name + " (pseudo-fake)" * (row >= n) for row in rows),
+            self.names(used),
             self.labels[used],
             tuple(part_of[row] for row in rows),
             tuple(self.hashes[row % n] for row in rows),
             raw,
         )
+
+    def names(self, rows: NDArray[np.int64]) -> tuple[str, ...]:
+        """Of these rows, as the score table has them."""
+        n = len(self.photos)
+        return tuple(self.photos[row % n].name + " (pseudo-fake)" * (row >= n) for row in rows.tolist())
 
     def validation_pixels(self, row: int) -> NDArray[np.uint8]:
         """uint8[H, W, 3] of one of the validation photos, counted from 0."""
@@ -93,10 +113,16 @@ class PreparedPhotos:
             "counts": counts(self.parts, self.labels),
             "unreadable": self.cache.unreadable,
             "audit": self.audit.summary(),
-            "split": SPLIT_NOTE,
+            "split": self._split(),
             **({"pseudo_fakes": NOTE[self.pseudo_fakes]} if self.pseudo_fakes else {}),
             "fingerprint": self.fingerprint,
         }
+
+    def _split(self) -> str:
+        if not self.crossed:
+            return SPLIT_NOTE
+        some = bool(len(self.parts.tune))
+        return CROSSED_NOTE.format(tuned=TUNED[not some], all="the others" if some else "all of them", folds=self.crossed)
 
 
 def prepare_photos(
@@ -124,14 +150,16 @@ def prepare_photos(
     pseudo = None if options.pseudo_fakes == "none" else ALONE if only_real else ADDED
     readable = np.array([photo.name not in cache.unreadable for photo in photos])
     groups = group_numbers(len(photos), audit.matches, audit.groups)
+    crossed = options.crossed(_training_photos(photos, readable))
+    untuned = crossed and options.schedule == "cosine"  # which keeps its last epoch
 
     def divided(fold: int | None) -> Parts:
         parts = divide(
             photos,
             readable,
-            tune=options.tune_fraction,
-            calibrate=options.calibrate_fraction if options.holds_out else 0,
-            folds=options.folds,
+            tune=0 if untuned else options.tune_fraction,
+            calibrate=(options.calibrate_fraction or CALIBRATE_FRACTION) if options.holds_out else 0,
+            folds=crossed or options.folds,
             fold=fold,
             seed=options.split_seed,
             groups=groups,
@@ -139,7 +167,7 @@ def prepare_photos(
         )
         return paired(parts, len(photos)) if pseudo == ALONE else parts
 
-    parts = divided(options.fold)
+    parts = divided(None if crossed else options.fold)
     held_out = len(parts.calibrate)
     require_enough(options.calibration, held_out)
     every = np.concatenate([labels, np.ones_like(labels)]) if pseudo else labels
@@ -147,7 +175,7 @@ def prepare_photos(
         require_enough_to_abstain(every[parts.calibrate], options.abstain)
     if main:
         unreadable = unreadable_warning(cache.unreadable, len(photos)) if cache.unreadable else None
-        for warning in (unreadable, audit.warning(), calibration_note(options.calibration, held_out)):
+        for warning in (unreadable, audit.warning(), few_photos_warning(options.calibration, held_out)):
             if warning:
                 print(warning, file=sys.stderr)
     return PreparedPhotos(
@@ -158,7 +186,14 @@ def prepare_photos(
         cache,
         every,
         parts,
-        joined(parts.fit, labels, len(photos)) if pseudo == ADDED else parts.fit,
         divided,
+        crossed,
         pseudo,
     )
+
+
+def _training_photos(photos: Sequence[Photo], readable: NDArray[np.bool_]) -> int:
+    """How many there are to learn from, before they are divided further."""
+    own = np.array([photo.part == "validation" for photo in photos])
+    found = int((readable & ~own).sum())
+    return found if own.any() else round(found * (1 - VALIDATION_FRACTION))

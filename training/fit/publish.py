@@ -11,7 +11,8 @@ from typing import Any
 from detector.files import write_json
 from detector.verdict import Band
 from training.calibration.abstain import Rates
-from training.calibration.methods import fit_calibration
+from training.calibration.choice import Choice, choose
+from training.calibration.methods import AUTO, fit_calibration
 from training.evaluation.mistakes import Heatmaps, Pixels, find_mistakes
 from training.evaluation.run_metrics import run_metrics
 from training.evaluation.scores import ScoreTable
@@ -48,8 +49,9 @@ def publish_run(
     """
     validation = table.of("validation")
     held_out = table.of("calibrate") if held_out is None else held_out
-    calibration = fit_calibration(method, held_out.raw, held_out.labels)
-    measured = run_metrics(validation, calibration, held_out, target_fpr=target_fpr, abstain=abstain, seed=seed)
+    choice = choose(held_out.raw, held_out.labels) if method == AUTO else Choice(method, "it was asked for")
+    calibration = fit_calibration(choice.method, held_out.raw, held_out.labels)
+    measured = run_metrics(validation, calibration, choice, held_out, target_fpr=target_fpr, abstain=abstain, seed=seed)
     labels, raw, calibrated = validation.labels, validation.raw, calibration.curve(validation.raw)
     decided = measured["threshold"], Band.from_list(measured["uncertain"])
     mistakes = find_mistakes(validation.names, labels, raw, calibrated, *decided, pixels, heatmaps)

@@ -13,7 +13,7 @@ from detector.errors import UsageError
 from detector.files import read_json, shown
 from detector.packed import Readable
 from training.calibration.abstain import Rates, require_enough_to_abstain
-from training.calibration.methods import AUTO, calibration_note, require_enough
+from training.calibration.methods import AUTO, few_photos_warning, require_enough
 from training.data.photos import class_counts, find_photos, fingerprint, unreadable_warning
 from training.errors import DataProblem, TooFewToAbstain, TooFewToCalibrate
 from training.evaluation.evaluate import from_checkpoint, scores_of
@@ -41,7 +41,8 @@ def recalibrate(
     """Fit a run's calibration anew on `data` and write it into the run; returns what `metrics.json` then holds.
 
     Photos whose content the run was fitted, tuned or is reported on are left out, so that `data` may be the run's own folder:
-    what is left there are the photos it was calibrated on. `calibration.json`, `calibrator.joblib`, `metrics.json`,
+    what is left there are the photos it was calibrated on. Where the calibration is cross-fitted these were fitted on too, and
+    keep the scores of the networks that had not seen them. `calibration.json`, `calibrator.joblib`, `metrics.json`,
     `scores.csv`, the report and the model card are written; what is reported of the validation photos is computed from their
     raw scores.
     A band is chosen anew with `abstain` and otherwise goes: the earlier one belongs to the earlier curve.
@@ -55,11 +56,9 @@ def recalibrate(
     seen = dict(zip(table.hashes, table.parts, strict=True))
     hashes = content_hashes(photos)
     arguments = metrics["arguments"]
-    crossed = arguments.get("folds") and arguments.get("members")  # who were fitted on them
-    reasons = {**LEFT_OUT, "calibrate": LEFT_OUT["fit"]} if crossed else LEFT_OUT
-    left_out = Counter(reasons[seen[content]] for content in hashes if seen.get(content) in reasons)
-    kept = [photo for photo, content in zip(photos, hashes, strict=True) if seen.get(content) not in reasons]
-    kept_hashes = [content for content in hashes if seen.get(content) not in reasons]
+    left_out = Counter(LEFT_OUT[seen[content]] for content in hashes if seen.get(content) in LEFT_OUT)
+    kept = [photo for photo, content in zip(photos, hashes, strict=True) if seen.get(content) not in LEFT_OUT]
+    kept_hashes = [content for content in hashes if seen.get(content) not in LEFT_OUT]
     without = "; ".join(f"{n} left out that the run was {what}" for what, n in left_out.items())
     try:
         require_enough(method, len(kept))
@@ -69,6 +68,11 @@ def recalibrate(
         raise type(error)(f"{error.message} ({without})" if without else error.message) from None
     model = from_checkpoint(run / BEST)
     rows, raw, _, unreadable = scores_of(model, kept)
+    if metrics.get("cross_fit"):
+        own = table.of("calibrate")
+        scored = dict(zip(zip(own.hashes, own.labels.tolist(), strict=True), own.raw, strict=True))
+        found = [scored.get((kept_hashes[row], kept[row].label), score) for row, score in zip(rows, raw, strict=True)]
+        raw = np.array(found, np.float32)
     if unreadable:
         print(unreadable_warning(unreadable, len(kept)), file=sys.stderr)
     labels = np.array([kept[row].label for row in rows], np.int64)
@@ -79,13 +83,13 @@ def recalibrate(
         )
     names = tuple(kept[row].name for row in rows)
     held_out = ScoreTable(names, labels, ("calibrate",) * len(rows), ("",) * len(rows), raw)
-    for warning in (calibration_note(method, len(rows)), _dropped_band(metrics) if abstain is None else None):
+    for warning in (few_photos_warning(method, len(rows)), _dropped_band(metrics) if abstain is None else None):
         if warning:
             print(warning, file=sys.stderr)
     note = f"recalibrated on {len(rows)} photos of {shown(data.name)} ({counts['real']} real, {counts['fake']} fake)"
     validation = table.of("validation")
-    own = _files(Path(str(arguments["data"])), arguments.get("labels"))
-    files: list[Readable] = [own.get(name, Path(name)) for name in validation.names]
+    places = _files(Path(str(arguments["data"])), arguments.get("labels"))
+    files: list[Readable] = [places.get(name, Path(name)) for name in validation.names]
     return publish_run(
         run,
         table,

@@ -11,11 +11,13 @@ from detector.errors import UsageError
 from detector.files import atomic_write, shown
 
 BEST, FINAL, LAST, OPTIONS = "best_model.pth", "final_model.pth", "last.pth", "run.yaml"
+FOLDS = "folds"  # of an unfinished run: the networks that score the photos for its calibration
 WRITTEN = (
     OPTIONS,
     BEST,
     FINAL,
     LAST,
+    FOLDS,
     "calibrator.joblib",
     "calibration.json",
     "metrics.json",

@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from training.models.checkpoint import load_checkpoint
+from detector.files import read_json
+from detector.model_warnings import model_warnings
+from detector.verdict import DEFAULT_THRESHOLD, Band
+from training.models.checkpoint import BEST, Checkpoint, load_checkpoint
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -26,6 +29,16 @@ def describe(path: Path) -> dict[str, Any]:
         "arguments": checkpoint.arguments,
         "faults": checkpoint.faults,
         "metrics": checkpoint.metrics,
+        "warnings": _warnings(path, checkpoint),
         "fingerprint": checkpoint.fingerprint,
         "resumable": bool(checkpoint.resume),
     }
+
+
+def _warnings(path: Path, checkpoint: Checkpoint) -> list[dict[str, str]]:
+    """Those of its run as it is calibrated now, where that lies beside the best checkpoint; else by what it records itself."""
+    beside = path.with_name("metrics.json")
+    told = read_json(beside) if path.name == BEST and beside.is_file() else checkpoint.metrics
+    validation = told.get("validation", {})
+    threshold = validation.get("threshold", DEFAULT_THRESHOLD)
+    return model_warnings(validation, threshold, Band.from_list(told.get("uncertain")))

@@ -28,6 +28,7 @@ REPORTED = {
     "ece_raw": "Calibration error (ECE) before calibration",
     "ece": "Calibration error (ECE) after",
     "smooth_ece": "Smooth calibration error after",
+    "brier_skill": "Brier skill after (0: every photo gets the same probability)",
 }
 _PAGE = """\
 ---
@@ -40,6 +41,10 @@ _PAGE = """\
 > **Not for use.** Faults were injected into its training on purpose: {{ faults }}.
 
 {% endif %}
+{% for warning in m.warnings %}
+> **Warning** (`{{ warning.code }}`): {{ warning.message }}.
+
+{% endfor %}
 Given a face photo, it says how probable it is that the photo is synthetic or manipulated.
 `{{ m.arguments.model }}`, {{ "{:,}".format(m.parameters) }} parameters, {{ m.arguments.size }} × {{ m.arguments.size }} px;
 trained and calibrated with Unmask.
@@ -90,7 +95,8 @@ It says Uncertain for a calibrated probability from {{ "%.3g" | format(m.uncerta
 {% endfor %}
 
 {% endif %}
-Calibration: {{ m.calibration.method }}, fitted on {{ m.calibration.n }} photos used for nothing else.
+Calibration: {{ m.calibration.method }}, fitted on {{ m.calibration.n }} photos. Why this method:
+{{ m.calibration.why }}.
 
 ## Limits
 

@@ -3,6 +3,7 @@
 STYLE = """\
 .banner { background: #b3261e; color: #fff; border-radius: .6rem; padding: .9rem 1.1rem; margin: 1rem 0; }
 .banner b { display: block; font-size: 1.15rem; }
+.banner.doubt { background: #7a4b00; }
 .banner ul { margin: .3rem 0 0; padding-left: 1.2rem; }
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 17rem), 1fr)); gap: 1.2rem; }
 .pair { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: .3rem; }
@@ -26,13 +27,19 @@ an ensemble of finished runs: {{ m.arguments.members | join(', ') }}.
 The run shows what mistakes do to a detector. Do not use it.
 <ul>{% for key, value in faults %}<li>{{ key }}{{ ': ' if key }}{{ value }}</li>{% endfor %}</ul></div>
 {% endif %}
+{% if m.warnings %}
+<div class="banner doubt" role="alert"><b>What these numbers say against this detector</b>
+<ul>{% for warning in m.warnings %}<li>{{ warning.message[0] | upper }}{{ warning.message[1:] }}.</li>{% endfor %}</ul></div>
+{% endif %}
 
 <section class="headline">
 <div><b>{{ '%.3f' % v.auc.value }}</b><span>AUC on {{ v.n }} photos<br>95 % between {{ '%.3f' % v.auc.low }} and
 {{ '%.3f' % v.auc.high }}</span></div>
 <div><b>{{ '%.1f' % (100 * v.accuracy.value) }} %</b><span>of verdicts are right<br>
 95 % between {{ '%.1f' % (100 * v.accuracy.low) }} and {{ '%.1f' % (100 * v.accuracy.high) }} %</span></div>
-<div><b>{{ '%.3f' % v.ece.value }}</b><span>calibration error<br>{{ '%.3f' % v.ece_raw.value }} before calibration</span></div>
+<div><b>{{ '%.3f' % v.ece.value }}</b><span>calibration error<br>{{ '%.3f' % v.ece_raw.value }} before calibration
+{% if v.spread %}<br>9 in 10 photos of either class: {{ '%.0f' % (100 * v.spread.low) }} to
+{{ '%.0f' % (100 * v.spread.high) }} %{% endif %}</span></div>
 </section>
 
 <h2>{{ 'On the validation photos' if m.arguments else 'On these photos' }}</h2>
@@ -57,7 +64,8 @@ depends on which photos were drawn. It does not say how the detector does on pho
 <p class="soft">Precision, recall and F1 are those of the class Fake; FPR is the share of real photos called fake. TPR at an
 FPR is that of the lowest threshold that keeps to this FPR on these photos. ECE is over 15 bins with equally many photos.
 Smooth ECE (Błasiok and Nakkiran 2024) needs no bins. Resampling adds noise of its own to both; their intervals are corrected
-for that.</p>
+for that. A detector that gives every photo the same probability can have an ECE of 0. Brier skill shows it: it is 0 for such a
+detector, 1 for one that is always sure and right, and below 0 for one that is worse than the first.</p>
 {% if v.by_chance %}
 <p class="soft">If the calibrated probabilities were exactly right, this many photos would still show an ECE of about
 {{ '%.3f' % v.by_chance.ece.mean }} (up to {{ '%.3f' % v.by_chance.ece.high }}) and a smooth ECE of about
@@ -126,8 +134,19 @@ fake, with 95 % Wilson intervals. On the diagonal a probability means what it sa
 
 {% if m.calibrations %}
 <h2>Calibration</h2>
+<p><b>{{ m.calibration.method }}</b>{% if m.calibration.why %}: {{ m.calibration.why }}{% endif %}.</p>
+{% if m.calibration.candidates %}
+<div class="wide"><table>
+<tr><th>cross-validated on the calibration photos</th>{% for key, name in probabilities %}<th class="n">{{ name }}</th>
+{% endfor %}</tr>
+{% for method, measured in m.calibration.candidates.items() %}
+<tr{% if method == m.calibration.method %} class="chosen"{% endif %}><td>{{ method }}</td>
+{% for key, name in probabilities %}<td class="n">{{ '%.4f' % measured[key] }}</td>{% endfor %}</tr>
+{% endfor %}
+</table></div>
+{% endif %}
 <p>Every method was fitted on the same {{ m.calibration.n or 'held-out' }} photos and measured on the validation photos. Lower
-is better. The row in bold is the method that is served; this table did not choose it.</p>
+is better, and of Brier skill higher. The row in bold is the method that is served; this table did not choose it.</p>
 <div class="wide"><table>
 <tr><th>method</th>{% for key, name in probabilities %}<th>{{ name }}</th>{% endfor %}</tr>
 {% for method, measured in m.calibrations.items() %}
@@ -137,6 +156,10 @@ is better. The row in bold is the method that is served; this table did not choo
 </table></div>
 <p class="soft">{% for method in m.calibrations %}{{ method }}: {{ methods[method].sentence }}{{ '.' if loop.last else '; ' }}
 {% endfor %}</p>
+{% if m.cross_fit and m.cross_fit.auc %}
+<p class="soft">Cross-fitted in {{ m.cross_fit.folds }} folds: scored by networks that were fitted without
+them, the training photos have an AUC of {{ '%.3f' % m.cross_fit.auc }}.</p>
+{% endif %}
 {% if m.calibration.note %}
 <p class="soft">{{ m.calibration.note }}.</p>
 {% endif %}
@@ -253,14 +276,17 @@ for real.</p>
 training steps took {{ '%.0f' % time.steps }} %, waiting for photos {{ '%.0f' % time.waiting }} %, and
 scoring the tuning photos {{ '%.0f' % time.judging }} %.</p>
 <details><summary>Epochs</summary><div class="wide"><table>
-<tr><th class="n">epoch</th><th class="n">learning rate</th><th class="n">loss, fitting</th><th class="n">loss, tuning</th>
-<th class="n">AUC, fitting</th><th class="n">AUC, tuning</th>
+<tr><th class="n">epoch</th><th class="n">learning rate</th><th class="n">loss, fitting</th><th class="n">AUC, fitting</th>
+{% if 'tune_auc' in m.history[0] %}<th class="n">loss, tuning</th><th class="n">AUC, tuning</th>{% endif %}
 <th class="n">seconds</th><th class="n">photos/s</th><th class="n">waiting</th></tr>
 {% for row in m.history %}
 {% set took = m.speed.epochs[loop.index0] %}
 <tr><td class="n">{{ row.epoch }}</td><td class="n">{{ '%.2g' % row.lr }}</td><td class="n">{{ '%.4f' % row.train_loss }}</td>
-<td class="n">{{ '%.4f' % row.tune_loss }}</td><td class="n">{{ '%.4f' % row.train_auc }}</td>
-<td class="n">{{ '%.4f' % row.tune_auc }}</td><td class="n">{{ '%.1f' % took.seconds }}</td>
+<td class="n">{{ '%.4f' % row.train_auc }}</td>
+{% if 'tune_auc' in row %}
+<td class="n">{{ '%.4f' % row.tune_loss }}</td><td class="n">{{ '%.4f' % row.tune_auc }}</td>
+{% endif %}
+<td class="n">{{ '%.1f' % took.seconds }}</td>
 <td class="n">{{ '%.0f' % took.images_per_second }}</td>
 <td class="n">{{ '%.0f' % (100 * took.waiting_for_photos) }} %</td></tr>
 {% endfor %}

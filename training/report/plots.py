@@ -60,7 +60,8 @@ def curves(history: list[dict[str, Any]], best_epoch: int, what: str, label: str
     def draw(axes: Axes) -> None:
         epochs = [row["epoch"] for row in history]
         marker = "o" if len(epochs) < 30 else None
-        for part, colour, name in (("train", BLUE, "fitting"), ("tune", ORANGE, "tuning")):
+        parts = [("train", BLUE, "fitting"), ("tune", ORANGE, "tuning")]
+        for part, colour, name in [part for part in parts if f"{part[0]}_{what}" in history[0]]:
             axes.plot(
                 epochs, [row[f"{part}_{what}"] for row in history], color=colour, label=name, marker=marker, markersize=3.5
             )

@@ -29,7 +29,13 @@ RANKING = (
     *((tpr_key(rate), f"TPR at {100 * rate:g} % FPR") for rate in LOW_FPR),
 )
 DECISIONS = (("accuracy", "Accuracy"), ("precision", "Precision"), ("recall", "Recall (TPR)"), ("f1", "F1"), ("fpr", "FPR"))
-PROBABILITIES = (("brier", "Brier score"), ("log_loss", "Log-loss"), ("ece", "ECE"), ("smooth_ece", "Smooth ECE"))
+PROBABILITIES = (
+    ("brier", "Brier score"),
+    ("log_loss", "Log-loss"),
+    ("ece", "ECE"),
+    ("smooth_ece", "Smooth ECE"),
+    ("brier_skill", "Brier skill"),
+)
 PARTS = {"fit": "fitted on", "tune": "tuned on", "calibrate": "calibrated on", "validation": "reported on"}
 PLOT_SIZE = (828, 630)  # pixels
 ROWS = 50  # of a long table; the JSON beside it has all

@@ -21,6 +21,9 @@ def summary(metrics: dict[str, Any], out: Path) -> str:
     """What a person wants to read when a run is finished: `metrics` as in `metrics.json`, `out` the run folder."""
     v = metrics["validation"]
     lines = [_quality("validation", v), f"calibration: {metrics['calibration']['method']}, {_calibration_error(v)}"]
+    if why := metrics["calibration"].get("why"):
+        lines.append(f"  {metrics['calibration']['method']}: {why}")
+    lines += [f"warning: {warning['message']} [{warning['code']}]" for warning in metrics.get("warnings", [])]
     if choice := metrics.get("threshold_choice"):
         lines.append(f"threshold: {choice['threshold']:.4f}; {choice['notes'][0]}")
     lines += _answers(metrics)
@@ -47,6 +50,7 @@ def summary_of_evaluation(result: dict[str, Any], out: Path | None = None) -> st
         f"at threshold {v['threshold']:.4g}: fakes found {interval(v['recall'])}, real photos flagged {interval(v['fpr'])}",
         f"calibration: {_calibration_error(v)}",
     ]
+    lines += [f"warning: {warning['message']} [{warning['code']}]" for warning in result["warnings"]]
     lines += _answers(result)
     if unreadable := result["unreadable"]:
         lines.append(f"skipped: {len(unreadable)} files that can't be read")
@@ -76,7 +80,10 @@ def _quality(name: str, v: dict[str, Any]) -> str:
 
 
 def _calibration_error(v: dict[str, Any]) -> str:
-    return f"error (ECE) {v['ece_raw']['value']:.3f} before and {v['ece']['value']:.3f} after"
+    return (
+        f"error (ECE) {v['ece_raw']['value']:.3f} before and {v['ece']['value']:.3f} after, "
+        f"Brier skill {v['brier_skill']['value']:.3f}"
+    )
 
 
 def _answers(metrics: dict[str, Any]) -> list[str]:

@@ -28,6 +28,7 @@ def export(
     precision: Annotated[tuple[Precision, ...], Parameter(consume_multiple=True)] = ("fp32",),
     data: Path | None = None,
     allow_faulty: Switch = False,
+    require_auc: Fraction | None = None,
     json_: AsJson = False,
 ) -> int:
     """Write ONNX, TorchScript and archives from a run, proven equal to it.
@@ -56,6 +57,8 @@ def export(
         Labelled photos to choose and evaluate int8 and fp16 on (default: the run's).
     allow_faulty
         Export a run with injected faults all the same.
+    require_auc
+        Refuse unless the lower end of the 95 % interval of the run's AUC is at least this.
     """
     from export.checks import check_export
 
@@ -67,6 +70,7 @@ def export(
         "opset": opset,
         "photos": photos,
         "data": data,
+        "require_auc": require_auc,
     }
     check_export(run, out, **asked)
     from export.artifacts import export_run
@@ -74,7 +78,7 @@ def export(
 
     manifest = export_run(run, out, precisions=precision, allow_faulty=allow_faulty, **asked)
     if json_:
-        written = {"out": shown(out), "files": manifest.files, "parity": manifest.parity}
+        written = {"out": shown(out), "files": manifest.files, "parity": manifest.parity, "warnings": manifest.warnings}
         print(json.dumps(written | ({"precision": manifest.precision} if manifest.precision else {}), indent=2))
     else:
         print(summary(manifest, out))
@@ -130,6 +134,7 @@ def recalibrate(
     if json_:
         band = manifest.uncertain.to_list() if manifest.uncertain else None
         changed = {"calibration": manifest.calibration_method, "threshold": manifest.threshold, "uncertain": band}
+        changed["warnings"] = manifest.warnings
         print(json.dumps({"out": shown(artifacts), **changed, "files": manifest.files, "parity": manifest.parity}, indent=2))
     else:
         print(summary(manifest, artifacts))
