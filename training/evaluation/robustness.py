@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFilter, ImageOps
+from PIL import Image, ImageFilter
 from tqdm import tqdm
 
-from detector.decode import decode_image
+from detector.decode import decode_image, whole_image
+from detector.decode.bounds import MIN_SIDE
 from detector.spec import ImageSpec
 from training.data.photos import CLASSES, Photo, class_counts
 from training.evaluation.metrics import Floats, decisions, roc_auc, with_intervals
@@ -47,6 +48,8 @@ def _jpeg(image: Image.Image, quality: float) -> bytes:
 
 
 def _scaled(image: Image.Image, factor: float) -> Image.Image:
+    """Scaled down, but not below the side that a photo must have."""
+    factor = max(factor, MIN_SIDE / min(image.size))
     width, height = (max(1, round(side * factor)) for side in image.size)
     return image.resize((width, height), Image.Resampling.BICUBIC)
 
@@ -108,7 +111,7 @@ def measure(
         kinds = {
             kind.name: {
                 "unit": kind.unit,
-                "levels": [{"level": level, **quality(_changed(kind, level, seed))} for level in kind.levels],
+                "levels": [{"level": level, **quality(_changed(kind, level, seed, spec))} for level in kind.levels],
             }
             for kind in CORRUPTIONS
         }
@@ -124,15 +127,9 @@ def _chosen(photos: Sequence[Photo], per_class: int, seed: int) -> list[Photo]:
     return [photos[i] for i in np.sort(np.concatenate(rows))]
 
 
-def _changed(kind: Corruption, level: float, seed: int) -> Callable[[int, bytes], bytes]:
+def _changed(kind: Corruption, level: float, seed: int, spec: ImageSpec) -> Callable[[int, bytes], bytes]:
     """What a photo's file becomes; its noise is its own, and the same whichever thread draws it."""
-    return lambda row, data: kind.change(_whole(data), level, np.random.default_rng([seed, row]))
-
-
-def _whole(data: bytes) -> Image.Image:
-    """A file's picture at full size, upright, on white."""
-    image = ImageOps.exif_transpose(Image.open(BytesIO(data))).convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return lambda row, data: kind.change(whole_image(data, spec), level, np.random.default_rng([seed, row]))
 
 
 def _scores(
