@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.display.overlay import overlaid
 from detector.errors import ModelOutputError
-from detector.overlay import overlaid
 
 
 def explanation(photo: NDArray[np.uint8], heat: NDArray[np.float32]) -> dict[str, Any]:

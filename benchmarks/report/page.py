@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from benchmarks.report import plots
 from benchmarks.report.samples import NAME, write_samples
-from detector import html
+from detector.display import html
 from detector.files import atomic_write, write_json
 
 STYLE = """\

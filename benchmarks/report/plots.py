@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator, ScalarFormatter
 
-from detector import html
-from detector.html import LIGHT
+from detector.display import html
+from detector.display.html import LIGHT
 
 COLOURS = {"rest": LIGHT.first, "grpc": LIGHT.second}
 LABELS = {"rest": "REST", "grpc": "gRPC"}

@@ -7,7 +7,7 @@ from io import BytesIO
 import numpy as np
 from PIL import Image, ImageColor
 
-from detector.html import DARK, LIGHT, in_both_themes, page, svg
+from detector.display.html import DARK, LIGHT, in_both_themes, page, svg
 
 
 def rgb(colour: str) -> np.ndarray:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from detector.overlay import overlaid
+from detector.display.overlay import overlaid
 from tests.training.conftest import TINY, fit
 from training.evaluation.mistakes import Mistake, worst
 from training.report.report import write_report

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from detector.decode.batches import decode_file
+from detector.display.overlay import overlaid
 from detector.errors import UnmaskError
-from detector.overlay import overlaid
 from detector.packed import Readable
 from detector.spec import ImageSpec
 from detector.verdict import Band

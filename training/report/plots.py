@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
-from detector.html import LIGHT, Picture, in_both_themes
+from detector.display.html import LIGHT, Picture, in_both_themes
 from training.evaluation import abstention as selective
 from training.evaluation.metrics import equal_mass_bins, wilson
 

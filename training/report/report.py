@@ -11,7 +11,7 @@ from jinja2 import Environment
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from detector import html
+from detector.display import html
 from detector.files import atomic_write, write_json
 from training.calibration.methods import METHODS
 from training.evaluation.evaluate import Evaluation

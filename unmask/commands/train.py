@@ -75,7 +75,7 @@ def faults(*, options: GridOptions, earlier: EarlierOptions = EarlierOptions(), 
     _before_torch()
     options = earlier.applied(options)  # type: ignore[assignment]
     check_layout(options.data, fakes_needed=options.pseudo_fakes == "none")
-    from training.fit.fault_grid import run_grid, table
+    from training.fault_grid import run_grid, table
 
     print(table(run_grid(options)))
     return 0

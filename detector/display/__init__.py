@@ -1,0 +1,1 @@
+"""What reports and answers show to a person: HTML pages and heatmaps over photos."""
