@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from detector import ImageSpec
 from training.models.build import ModelConfig, build_model
 from training.models.networks import DetectorNet, DualStreamNet
 
@@ -29,17 +30,17 @@ SMALL["ensemble"] = ModelConfig(
 SMALL["ensemble, mirrored"] = replace(SMALL["ensemble"], mirror=True)
 
 
-def lived_in(config: ModelConfig) -> DetectorNet:
+def lived_in(config: ModelConfig, spec: ImageSpec | None = None) -> DetectorNet:
     """A network as training leaves it: no weight, mean or variance is still what it is set to at first."""
     torch.manual_seed(3)
-    net = build_model(config).train()
+    net = (build_model(config, spec) if spec else build_model(config)).train()
     for module in net.modules():
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             module.momentum = None  # the statistics of exactly what comes next
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.normal_(module.bias, std=0.1)
     with torch.no_grad():
-        net(photos(16))
+        net(photos(16, spec.size) if spec else photos(16))
         for module in net.modules():
             if isinstance(module, DualStreamNet):
                 module.head.gate.weight.normal_(std=0.05)

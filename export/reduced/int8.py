@@ -1,4 +1,4 @@
-"""int8: convolutions on 8-bit integers, for CPUs that multiply those faster (VNNI)."""
+"""int8: convolutions and linear layers on 8-bit integers, for CPUs that multiply those faster (VNNI)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import onnx
 from onnxruntime.quantization import CalibrationDataReader, QDQQuantizer, QuantType, create_calibrator
 from tqdm import tqdm
 
+from export.reduced.layers import find_layers
 from export.runners import Pixels
 
 _OPERATORS = [
-    "Conv", "Relu", "Clip", "Add", "Mul", "Sigmoid", "Concat", "MaxPool", "AveragePool", "GlobalAveragePool",
+    "Conv", "MatMul", "Relu", "Clip", "Add", "Mul", "Sigmoid", "Concat", "MaxPool", "AveragePool", "GlobalAveragePool",
 ]  # fmt: skip
 _BATCH = 4
 
@@ -23,11 +24,15 @@ _BATCH = 4
 class Int8:
     """Static quantisation of a float model: 8-bit weights, a scale for each output channel, and 8-bit activations whose
     ranges were seen on `photos`, as pairs of QuantizeLinear and DequantizeLinear that ONNX Runtime fuses into integer
-    operators (Jacob et al., arXiv 1712.05877).
+    operators (Jacob et al., arXiv 1712.05877). Of a linear layer on tokens the product alone: a few values of what is added to
+    the tokens are far larger than all others (Dettmers et al., arXiv 2208.07339).
     """
 
     def __init__(self, model: onnx.ModelProto, photos: Pixels) -> None:
         self._model = onnx.shape_inference.infer_shapes(model)
+        kinds = {node.name: node.op_type for node in model.graph.node}
+        linear = [nodes for name, nodes in find_layers(model).items() if kinds[name] == "MatMul"]
+        self._float = {node for _, *after in linear for node in after}
         with tempfile.TemporaryDirectory(prefix="unmask-int8-") as scratch, _quiet():
             plain = Path(scratch) / "model.onnx"
             onnx.save(self._model, plain)
@@ -49,10 +54,10 @@ class Int8:
                 weight_qType=QuantType.QInt8,
                 activation_qType=QuantType.QUInt8,
                 tensors_range=self._ranges,
-                nodes_to_quantize=list(nodes),
+                nodes_to_quantize=[node for node in nodes if node not in self._float],
                 nodes_to_exclude=[],
                 op_types_to_quantize=_OPERATORS,
-                extra_options={},
+                extra_options={"OpTypesToExcludeOutputQuantization": ["MatMul"]},
             )
             quantizer.quantize_model()
             quantizer.model.topological_sort()

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import timm
 import torch
 from onnx import numpy_helper
 
@@ -17,7 +18,11 @@ from detector.tolerance import CURVE, HEATMAP, LOGIT, disagreement
 from export import export_run
 from export.archive import extract_archive
 from export.graph import ScoringGraph
-from export.onnx_model import save_model, scores_to_onnx
+from export.onnx_model import save_model, scores_to_onnx, without_curve
+from export.reduced.half import in_half
+from export.reduced.int8 import Int8
+from export.reduced.layers import find_layers
+from export.reduced.search import logits, spread
 from export.torchscript import load_torchscript
 from tests.conftest import steep_curve, write_json
 from tests.networks import SMALL, lived_in
@@ -36,7 +41,7 @@ def exported(folder: Path, name: str) -> tuple[Checkpoint, Path, Manifest]:
     run.mkdir()
     config = SMALL[name]
     arguments = {"model": config.name, "members": [str(folder / "one"), str(folder / "two")]}
-    save_checkpoint(run / "best_model.pth", Checkpoint(config, SPEC, lived_in(config).state_dict(), arguments))
+    save_checkpoint(run / "best_model.pth", Checkpoint(config, SPEC, lived_in(config, SPEC).state_dict(), arguments))
     x, y = steep_curve()
     write_json(run / "calibration.json", {"method": "isotonic", "x": x, "y": y, "n": 200})
     return load_checkpoint(run / "best_model.pth"), out, export_run(run, out)
@@ -60,6 +65,12 @@ def channel_pairs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkpoint,
 
 
 @pytest.fixture(scope="module")
+def tokens(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkpoint, Path, Manifest]:
+    """Of a transformer."""
+    return exported(tmp_path_factory.mktemp("tokens"), "tokens")
+
+
+@pytest.fixture(scope="module")
 def images() -> np.ndarray:
     coarse = np.random.default_rng(5).integers(0, 256, (6, 8, 8, 3))
     noise = np.random.default_rng(6).normal(0, 6, (6, 64, 64, 3))
@@ -79,13 +90,35 @@ def assert_answers_as(checkpoint: Checkpoint, model: Path, images: np.ndarray) -
     assert not disagreement(heatmap, heat, HEATMAP)
 
 
-@pytest.mark.parametrize("name", ["two_streams", "ensemble", "channel_pairs"])
+@pytest.mark.parametrize("name", ["two_streams", "ensemble", "channel_pairs", "tokens"])
 def test_the_export_answers_as_the_checkpoint(name: str, images: np.ndarray, request: pytest.FixtureRequest) -> None:
     checkpoint, out, manifest = request.getfixturevalue(name)
     assert_answers_as(checkpoint, out / "model.onnx", images)
     assert manifest.model.backbone == checkpoint.model_config.name
     assert {"onnx", "torchscript"} <= set(manifest.parity["logit"])
     assert max(d["fraction"] for name in ("logit", "heatmap") for d in manifest.parity[name].values()) <= 1
+
+
+def test_linear_layers_on_tokens_take_fewer_bits_and_layer_norms_none(
+    tokens: tuple[Checkpoint, Path, Manifest], images: np.ndarray
+) -> None:
+    _, out, _ = tokens
+    model = without_curve(onnx.load(out / "model.onnx"))
+    kinds = {node.name: node.op_type for node in model.graph.node}
+    layers = find_layers(model)
+    linear = [name for name in layers if kinds[name] == "MatMul"]
+    blocks = timm.create_model("test_vit").blocks
+    assert len(linear) == 4 * len(blocks), "query, key and value together, what joins the heads, and two of the MLP"
+    assert [kinds[name] for name in layers if name not in linear] == ["Conv"]
+    every = [name for nodes in layers.values() for name in nodes]
+    assert {"LayerNormalization", "Softmax"}.isdisjoint({kinds[name] for name in every})
+    before = logits(model, images)
+    half, whole = in_half(model, every), Int8(model, images)(every)
+    assert spread(logits(half, images), before, float(before.std())) < 0.05
+    assert spread(logits(whole, images), before, float(before.std())) < 0.5
+    stored = {tensor.name for tensor in whole.graph.initializer if tensor.data_type == onnx.TensorProto.INT8}
+    assert sum(any(name.endswith("_quantized") for name in node.input) for node in whole.graph.node) >= len(linear)
+    assert len(stored) >= len(linear)
 
 
 def test_constrained_kernels_go_out_as_plain_ones(two_streams: tuple[Checkpoint, Path, Manifest], tmp_path: Path) -> None:
