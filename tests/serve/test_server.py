@@ -12,6 +12,7 @@ import pytest
 from detector.scorer import Scorer
 from detector.tolerance import PROBABILITY, TOLERANCES, disagreement
 from detector.worker_settings import WorkerSettings
+from serve.torchserve.render import BODY_MARGIN
 from tests.conftest import encode
 
 
@@ -89,12 +90,14 @@ def test_over_rest_the_http_status_is_the_requests_own(server, bad):
 def test_a_body_over_the_limit_is_refused_with_a_reason_over_grpc_too(server, bad):
     answer = server.predict(bad["body_too_large"], grpc=True)
     assert answer["error"]["code"] == "body_too_large"
-    assert "16777216" in answer["error"]["message"]
+    assert str(WorkerSettings.max_body_bytes) in answer["error"]["message"]
 
 
 @pytest.mark.parametrize("grpc", [False, True], ids=["rest", "grpc"])
 def test_a_body_over_the_frontends_own_limit_is_413_as_well(server, grpc):
-    assert server.predict(bytes(34 * 2**20), grpc=grpc)["error"]["code"] == "body_too_large"
+    assert (
+        server.predict(bytes(WorkerSettings.max_body_bytes + BODY_MARGIN + 1), grpc=grpc)["error"]["code"] == "body_too_large"
+    )
     assert server.predict(b"still there", grpc=grpc)["status"] == 415
 
 

@@ -103,7 +103,7 @@ def calibrate(
     abstain: Annotated[tuple[float, float] | None, RATES] = None,
     seed: Seed = 0,
 ) -> int:
-    """Fit the calibration, the threshold or the band of Uncertain of a finished run again.
+    """Fit the calibration, threshold or band of a finished run again.
 
     Photos that the run was trained or tuned on, or is reported on, are left out.
     `unmask recalibrate ARTIFACTS --run RUN` then takes the result into artifacts that were exported before.
