@@ -68,7 +68,7 @@ def results(
     jobs: Count | None = None,
     out: Path = Path("docs/explanation/results.md"),
 ) -> int:
-    """Train every architecture on two sets and write the tables of docs/explanation/results.md.
+    """Train every architecture on two sets, for docs/explanation/results.md.
 
     The notes below the tables stay.
 
