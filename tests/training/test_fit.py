@@ -128,6 +128,27 @@ def test_an_interrupted_run_resumes_to_the_metrics_of_an_uninterrupted_one(tiny_
     assert _same_weights(out, tmp_path / "whole", "final_model.pth")
 
 
+def test_a_network_fitted_on_small_squares_gets_the_statistics_of_whole_photos(tiny_set: Path, tmp_path: Path) -> None:
+    arguments = ["--data", tiny_set, "--epochs", 1, *TINY, "--schedule", "cosine", "--augment", "crop", "--crop", 16]
+    assert fit("--out", tmp_path, *arguments) == 0
+    best, final = (load_checkpoint(tmp_path / name) for name in ("best_model.pth", "final_model.pth"))
+    rows = [line.split(",") for line in (tmp_path / "scores.csv").read_text().splitlines()]
+    names = [row[rows[0].index("name")] for row in rows if row[rows[0].index("part")] == "fit"]
+    pixels = np.stack([decode_image((tiny_set / name).read_bytes(), best.image_spec) for name in names])
+    seen: list[torch.Tensor] = []
+    network = best.build()
+    first = next(module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d))
+    first.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        network(normalise(torch.from_numpy(pixels).permute(0, 3, 1, 2), best.image_spec))
+    assert first.running_mean is not None
+    torch.testing.assert_close(first.running_mean, seen[0].mean(dim=(0, 2, 3)), rtol=0.05, atol=0.05)
+    statistics = {name for name in best.weights if "running_" in name}
+    changed = {name for name in best.weights if not torch.equal(best.weights[name], final.weights[name])}
+    assert statistics
+    assert changed - {name for name in best.weights if name.endswith("num_batches_tracked")} == statistics
+
+
 def test_resuming_with_other_arguments_or_photos_is_refused_with_what_differs(
     tiny_run: Path, tiny_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -32,6 +32,7 @@ from training.models.networks import DetectorNet
 from training.options import FitOptions
 
 TINY = 1e-6  # of a deviation: a network that says the same of all photos
+SETTLED = 2000  # photos that batch norm's statistics are taken from
 
 
 @dataclass(frozen=True)
@@ -87,11 +88,15 @@ class Networks:
             path.parent.mkdir(exist_ok=True)
             save_checkpoint(path, now)
 
-    def train(self, trainer: Trainer, last: Path, earlier: Checkpoint | None) -> State:
+    def train(self, trainer: Trainer, parts: Parts, last: Path, earlier: Checkpoint | None) -> State:
         """Train to the end, from an earlier checkpoint where there is one; each epoch is kept in `last`."""
         if earlier:
             trainer.restore(earlier.weights, earlier.resume)
-        return trainer.run(after_epoch=lambda: self.save(trainer, last, trainer.resume_values()))
+        state = trainer.run(after_epoch=lambda: self.save(trainer, last, trainer.resume_values()))
+        if self.options.crop is not None and self.options.crop < self.options.size:
+            drawn = np.random.default_rng(self.options.seed).permutation(parts.fit)[:SETTLED]
+            state.best_weights = self.evaluator.settled(state.best_weights, self.evaluator.loader(self.tuned, drawn))
+        return state
 
     def cross_fitted(self, kept: State) -> tuple[NDArray[np.float32], dict[str, Any]]:
         """Raw probabilities, float32[n], of the calibration photos, each by a network without its fold, and an account.
@@ -129,7 +134,7 @@ class Networks:
         last = self.options.out / FOLDS / f"{fold}.pth"
         earlier = interrupted(last, self.options.recorded()) if self.options.resume else None
         title = f"fold {fold}/{self.photos.crossed}, "
-        return self.train(self.trainer(self.started(), parts, self.fault(), title), last, earlier)
+        return self.train(self.trainer(self.started(), parts, self.fault(), title), parts, last, earlier)
 
 
 def announce(folds: int, *, head_alone: bool) -> None:

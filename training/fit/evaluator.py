@@ -9,6 +9,7 @@ import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader, Dataset
 
 from detector.spec import ImageSpec
@@ -56,6 +57,34 @@ class Evaluator:
         # Processes get equally many photos, so some come twice.
         _, first = np.unique(np.concatenate(rows), return_index=True)
         return np.concatenate(logits)[first]
+
+    def settled(self, weights: dict[str, Tensor], loader: DataLoader) -> dict[str, Tensor]:
+        """These weights with the means and variances of batch norm that the photos of `loader` have, on the CPU.
+
+        A network that was fitted on small squares has those of small squares, and whole photos have others: its scores are
+        shifted and less sure (Touvron et al., arXiv 1906.06423; of statistics that are taken anew, Wu & Johnson, arXiv
+        2105.07576).
+        """
+        self.load(weights)
+        norms = [module for module in self.model.modules() if isinstance(module, _BatchNorm)]
+        if not norms:
+            return weights
+        momenta = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # all batches count alike
+            norm.train()
+        with torch.no_grad():
+            for images, _, _ in loader:
+                if len(images) > 1:  # one photo alone has no variance
+                    self.model(normalise(images, self.spec))
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+            norm.eval()
+            for own in (norm.running_mean, norm.running_var):
+                if own is not None:
+                    own.copy_(self.accelerator.reduce(own.clone(), "mean"))
+        return {name: tensor.detach().to("cpu", copy=True) for name, tensor in self.model.state_dict().items()}
 
     def probabilities(self, photos: Dataset[Item], rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Raw probabilities, float32[n], of these rows, which are sorted, as the exported graph computes them."""

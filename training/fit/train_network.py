@@ -93,7 +93,7 @@ def train_network(options: FitOptions, accelerator: Accelerator) -> dict[str, An
     began = time.perf_counter()
     try:
         trainer = networks.trainer(model, photos.parts, fault)
-        state = networks.train(trainer, out / LAST, earlier)
+        state = networks.train(trainer, photos.parts, out / LAST, earlier)
         networks.save(trainer, out / FINAL, {})
         held_out, crossed = networks.cross_fitted(state) if photos.crossed else (None, None)
     except KeyboardInterrupt:
