@@ -12,7 +12,7 @@ import sys
 import threading
 from pathlib import Path
 
-NICENESS = 10
+NICENESS = 15
 # The JVM's threads for connections, by the first characters of their names. Its threads that start workers are not among them,
 # since a process inherits the niceness of the thread that starts it.
 _INTAKE = ("epollEventLoop", "nioEventLoop", "grpc-default-")
