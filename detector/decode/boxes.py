@@ -44,21 +44,21 @@ class _Items:
 def check_outline(data: bytes, spec: ImageSpec) -> None:
     """Check how many items a file has and the sizes in it, those in its codec's headers too. Raises `ImageError`."""
     try:
-        items = _items(data)
-        for width, height in items.sizes:
+        for width, height in _sizes(data, _items(data)):
             _check(width, height, spec)
-        for number, kind in items.types.items():
-            if kind == b"av01":
-                for width, height in _av1_sizes(_content(data, items.places.get(number, []))):
-                    _check(width, height, spec)
-            elif kind == b"hvc1":
-                for width, height in _hevc_sizes(_content(data, items.places.get(number, []))):
-                    _check(width, height, spec)
-        for setting in items.settings:
-            for width, height in _hevc_settings_sizes(setting):
-                _check(width, height, spec)
     except IndexError:
         raise CorruptImage("the file's boxes are damaged") from None
+
+
+def _sizes(data: bytes, items: _Items) -> Iterator[tuple[int, int]]:
+    """What the file says of its items' sizes, and what their codec's headers say, which decoders believe."""
+    yield from items.sizes
+    readers = {b"av01": _av1_sizes, b"hvc1": _hevc_sizes}
+    for number, kind in items.types.items():
+        if kind in readers:
+            yield from readers[kind](_content(data, items.places.get(number, [])))
+    for setting in items.settings:
+        yield from _hevc_settings_sizes(setting)
 
 
 def is_whole(data: bytes) -> bool:

@@ -197,5 +197,3 @@ GATHER = Replace(
     """,
     stack=2,
 )
-GATHER_SECONDS = 0.1
-"""How long a line may wait in the JVM, as `GATHER` has it."""

@@ -12,6 +12,23 @@ from serve.jvm.method_code import MethodCode
 PUBLIC, PRIVATE, STATIC = 0x1, 0x2, 0x8  # access flags
 
 
+def is_equal(value: str, number: str) -> str:
+    """`1 - Math.min(Math.abs(value - number), 1)`, which is 1 or 0, as a branch would need a stack frame of its own.
+
+    value, number: the instructions that put each on the stack; three more places of it are used at most.
+    """
+    return f"""
+        iconst_1
+        {value}
+        {number}
+        isub
+        invokestatic java/lang/Math.abs:(I)I
+        iconst_1
+        invokestatic java/lang/Math.min:(II)I
+        isub
+    """
+
+
 @dataclass(frozen=True)
 class Replace:
     """Instructions put in the place of others in a method; at its start when `old` is empty.

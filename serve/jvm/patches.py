@@ -14,10 +14,9 @@ from pathlib import Path
 from detector.errors import FileError
 from serve.errors import ClassFileError
 from serve.jvm import access_lines, draining, job_facts, session
-from serve.jvm.changes import Patch, Replace, Reword
+from serve.jvm.changes import Patch, Replace, Reword, is_equal
 from serve.jvm.classfile import JavaClass
 
-RETRY_AFTER_SECONDS = "1"
 OVERLOADED = (
     '" takes no request now: its queue is full, it has no worker or it is stopping; try again in a second [overloaded]'
 )
@@ -79,9 +78,12 @@ _STATUS_OF_MODEL_INFER = (
     _status("modelInfer", "aload 13", "INVALID_ARGUMENT"),
 )
 
-# int copies = 1 - Math.min(Math.abs(response.status().code() - 503), 1);
-# response.headers().set("Retry-After", Collections.nCopies(copies, "1"));
-# There is no branch, which would need a stack frame of its own: no copies of a value set no header.
+_STATUS_CODE = f"""
+    aload_1
+    invokeinterface {_NETTY}/HttpResponse.status:()L{_NETTY}/HttpResponseStatus;
+    invokevirtual {_NETTY}/HttpResponseStatus.code:()I
+"""
+# response.headers().set("Retry-After", Collections.nCopies(code == 503 ? 1 : 0, "1")): no copies of a value set no header.
 _RETRY_AFTER = Replace(
     "sendHttpResponse",
     old="",
@@ -89,17 +91,8 @@ _RETRY_AFTER = Replace(
         aload_1
         invokeinterface {_NETTY}/HttpResponse.headers:()L{_NETTY}/HttpHeaders;
         ldc_w "Retry-After"
-        iconst_1
-        aload_1
-        invokeinterface {_NETTY}/HttpResponse.status:()L{_NETTY}/HttpResponseStatus;
-        invokevirtual {_NETTY}/HttpResponseStatus.code:()I
-        sipush 503
-        isub
-        invokestatic java/lang/Math.abs:(I)I
-        iconst_1
-        invokestatic java/lang/Math.min:(II)I
-        isub
-        ldc_w "{RETRY_AFTER_SECONDS}"
+        {is_equal(_STATUS_CODE, "sipush 503")}
+        ldc_w "{session.RETRY_AFTER_SECONDS}"
         invokestatic java/util/Collections.nCopies:(ILjava/lang/Object;)Ljava/util/List;
         invokevirtual {_NETTY}/HttpHeaders.set:({_STRING}Ljava/lang/Iterable;)L{_NETTY}/HttpHeaders;
         pop

@@ -7,7 +7,7 @@ and URI. `-` stands for what is absent or not valid.
 
 from __future__ import annotations
 
-from serve.jvm.changes import PRIVATE, PUBLIC, STATIC, Change, Field, Method, Replace
+from serve.jvm.changes import PRIVATE, PUBLIC, STATIC, Change, Field, Method, Replace, is_equal
 
 HTTP = "io/netty/handler/codec/http"
 SESSION = "org/pytorch/serve/http/Session"
@@ -123,9 +123,15 @@ _ASKED = Method(
     access=PUBLIC | STATIC,
 )
 
+RETRY_AFTER_SECONDS = "1"
 _RETRY = "grpc-retry-pushback-ms"
+_STATUS_CODE = """
+    aload_0
+    invokevirtual io/grpc/Status.getCode:()Lio/grpc/Status$Code;
+    invokevirtual io/grpc/Status$Code.value:()I
+"""
 # static Metadata trailers(Status status): when to ask again, with a call that is refused (RESOURCE_EXHAUSTED, 8), else null:
-# new Metadata[] {null, metadata}[1 - Math.min(Math.abs(code - 8), 1)].
+# new Metadata[] {null, metadata}[code == 8 ? 1 : 0].
 _TRAILERS = Method(
     "trailers:(Lio/grpc/Status;)Lio/grpc/Metadata;",
     code=f"""
@@ -137,7 +143,7 @@ _TRAILERS = Method(
         ldc_w "{_RETRY}"
         getstatic io/grpc/Metadata.ASCII_STRING_MARSHALLER:Lio/grpc/Metadata$AsciiMarshaller;
         invokestatic io/grpc/Metadata$Key.of:({STRING}Lio/grpc/Metadata$AsciiMarshaller;)Lio/grpc/Metadata$Key;
-        ldc_w "1000"
+        ldc_w "{RETRY_AFTER_SECONDS}000"
         invokevirtual io/grpc/Metadata.put:(Lio/grpc/Metadata$Key;Ljava/lang/Object;)V
         iconst_2
         anewarray io/grpc/Metadata
@@ -145,16 +151,7 @@ _TRAILERS = Method(
         iconst_1
         aload_1
         aastore
-        iconst_1
-        aload_0
-        invokevirtual io/grpc/Status.getCode:()Lio/grpc/Status$Code;
-        invokevirtual io/grpc/Status$Code.value:()I
-        bipush 8
-        isub
-        invokestatic java/lang/Math.abs:(I)I
-        iconst_1
-        invokestatic java/lang/Math.min:(II)I
-        isub
+        {is_equal(_STATUS_CODE, "bipush 8")}
         aaload
         areturn
     """,
