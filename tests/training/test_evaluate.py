@@ -7,8 +7,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from detector import Band, ImageSpec
+from tests.training.conftest import draw
+from training.data.photos import find_photos
+from training.evaluation.robustness import CORRUPTIONS, measure
 from unmask.__main__ import main
 
 
@@ -91,15 +96,61 @@ def test_without_json_it_prints_a_summary_with_the_same_numbers(tiny_run: Path, 
 
 
 def test_blur_takes_away_the_grain_that_gives_fakes_away(tiny_run: Path, tiny_set: Path, tmp_path: Path, capsys):
-    arguments = ["--checkpoint", tiny_run / "best_model.pth", "--data", tiny_set, "--out", tmp_path]
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    arguments = ["--checkpoint", run / "best_model.pth", "--data", tiny_set, "--out", tmp_path / "out", "--record"]
     result = evaluate(capsys, *arguments, "--robustness", "--robustness-photos", "15")["robustness"]
     assert result["photos"] == {"real": 15, "fake": 15}
-    assert set(result["kinds"]) == {"jpeg", "blur", "scale", "noise", "screenshot"}
-    assert all(4 <= len(kind["levels"]) <= 5 for kind in result["kinds"].values())
+    assert result["left_out"] == 0
+    kinds = {"jpeg", "webp", "grey", "screenshot", "small_face", "scale", "blur", "noise", "messenger"}
+    assert set(result["kinds"]) == kinds
     blurred = result["kinds"]["blur"]["levels"][-1]
     assert blurred["level"] == 4
     assert blurred["auc"]["value"] < result["untouched"]["auc"]["low"] <= result["untouched"]["auc"]["value"]
-    assert (tmp_path / "report" / "robustness_blur.png").is_file()
+    assert blurred["changed"]["value"] > 0.1
+    (said,) = [sentence for sentence in result["sentences"] if sentence.startswith("Blur")]
+    assert f"{100 * blurred['changed']['value']:.0f} %" in said
+    assert (tmp_path / "out" / "report" / "robustness_blur.png").is_file()
+    page = (tmp_path / "out" / "report" / "index.html").read_text(encoding="utf-8")
+    assert f'<p class="warn">{said}</p>' in page
+    assert json.loads((run / "metrics.json").read_text())["robustness"] == result
+    assert said in (run / "MODEL_CARD.md").read_text(encoding="utf-8")
+
+
+def test_only_what_was_measured_on_a_runs_own_photos_is_recorded(tiny_run: Path, tiny_set: Path, capsys):
+    before = (tiny_run / "metrics.json").read_bytes()
+    asked = ["evaluate", "--data", str(tiny_set), "--record", "--checkpoint"]
+    assert main([*asked, str(tiny_run / "best_model.pth")]) == 2
+    few = ["--robustness", "--robustness-photos", "2", "--part", "train"]
+    assert main([*asked, str(tiny_run / "best_model.pth"), *few]) == 2
+    assert "on its own validation photos" in capsys.readouterr().err
+    assert (tiny_run / "metrics.json").read_bytes() == before
+
+
+def test_a_change_that_moves_no_verdict_moves_none_and_grey_of_sixteen_bits_is_not_white(tmp_path: Path):
+    draw(tmp_path / "Real", 6, grain=3, seed=1)
+    draw(tmp_path / "Fake", 6, grain=30, seed=2)
+    photos = find_photos(tmp_path)
+    seen: list[np.ndarray] = []
+
+    def score(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        seen.append(images)
+        brightness = images.mean((1, 2, 3)).astype(np.float32) / 255
+        return brightness, brightness
+
+    spec = ImageSpec(size=32)
+    result = measure(score, spec, photos, threshold=0.5, per_class=4, seed=3)
+    rows = [(kind.name, level) for kind in CORRUPTIONS for level in kind.levels]
+    of = dict(zip([("untouched", 0), *rows], seen, strict=True))
+    eight, sixteen, plain = of["grey", 8], of["grey", 16], of["untouched", 0]
+    assert np.abs(eight.astype(int) - sixteen).max() <= 1
+    assert (eight == eight[..., :1]).all()
+    assert np.abs(eight.mean((1, 2, 3)) - plain.mean((1, 2, 3))).max() < 40
+    assert np.abs(of["jpeg", 90].astype(int) - plain).mean() < 4
+    told = {level["level"]: level["changed"]["value"] for level in result["kinds"]["jpeg"]["levels"]}
+    answers = plain.mean((1, 2, 3)) / 255 >= 0.5
+    assert told[90] == (answers != (of["jpeg", 90].mean((1, 2, 3)) / 255 >= 0.5)).mean()
+    banded = measure(score, spec, photos, threshold=0.5, band=Band(0.01, 0.99), per_class=4, seed=3)
+    assert banded["sentences"] == []  # all Uncertain before and after
 
 
 def test_an_export_shows_the_mistakes_of_its_checkpoint(

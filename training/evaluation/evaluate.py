@@ -152,7 +152,7 @@ def evaluate_folder(
     }
     if robustness_photos:
         result["robustness"] = robustness.measure(
-            model.score, model.spec, readable, threshold=threshold, per_class=robustness_photos, seed=seed
+            model.score, model.spec, readable, threshold=threshold, band=band, per_class=robustness_photos, seed=seed
         )
     if pointing_photos:
         real = [photo.path for photo in readable if photo.label == REAL][:pointing_photos]

@@ -52,6 +52,7 @@ def recalibrate(
     if problem := rates_problem(abstain, target_fpr):
         raise UsageError(problem)
     table, metrics = ScoreTable.load(run), read_json(run / "metrics.json", hint="`unmask train` writes it")
+    metrics.pop("robustness", None)  # its verdicts are those of the earlier curve
     photos = [p for p in find_photos(data, labels=label_names) if part == "all" or p.part in (part, None)]
     seen = dict(zip(table.hashes, table.parts, strict=True))
     hashes = content_hashes(photos)

@@ -11,7 +11,10 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment
 
-from detector.files import atomic_write
+from detector.errors import UsageError
+from detector.files import atomic_write, read_json, write_json
+from training.evaluation.scores import ScoreTable
+from training.models.checkpoint import BEST
 from training.options import without_places
 from training.report.summary import ANSWERS
 
@@ -102,8 +105,13 @@ Calibration: {{ m.calibration.method }}, fitted on {{ m.calibration.n }} photos.
 
 - Intervals say how certain these numbers are for photos like these. They say nothing about other cameras, generators or
   editing tools.
+{% if m.robustness %}
+- {{ m.robustness.photos.real }} real and {{ m.robustness.photos.fake }} fake validation photos were changed as editors,
+  messengers and screens do: {{ m.robustness.sentences | join(" ") or "none changes more than a tenth of the verdicts." }}
+{% else %}
 - Heavy compression, down-scaling and screenshots remove what it looks for; `unmask evaluate --robustness`
   measures by how much.
+{% endif %}
 - Whether it errs more for some groups of people is unknown unless `evaluate --group-by` was run with labels for them.
 
 ## How it was made
@@ -140,6 +148,21 @@ def write_card(directory: Path, metrics: dict[str, Any]) -> Path:
     with atomic_write(path) as partial:
         partial.write_text(text, encoding="utf-8")
     return path
+
+
+def record_robustness(checkpoint: Path, evaluation: dict[str, Any]) -> None:
+    """Write the robustness of an evaluation into the `metrics.json` and the card of the run that `checkpoint` is the best of.
+
+    Raises `UsageError` when it is not, or when other photos than the run's validation photos were evaluated, `FileError` when
+    there is no run.
+    """
+    run = checkpoint.parent
+    metrics = read_json(run / "metrics.json", hint="a finished `unmask train` writes it")
+    own = len(ScoreTable.load(run).of("validation").names)
+    if checkpoint.name != BEST or evaluation["part"] != "validation" or evaluation["validation"]["n"] != own:
+        raise UsageError(f"--record: a run's card tells of its {BEST} on its own validation photos; leave it out for others")
+    write_json(run / "metrics.json", metrics | {"robustness": evaluation["robustness"]})
+    write_card(run, metrics | {"robustness": evaluation["robustness"]})
 
 
 def _metadata(metrics: dict[str, Any], data: str) -> ModelCardData:

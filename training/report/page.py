@@ -192,8 +192,23 @@ them, the training photos have an AUC of {{ '%.3f' % m.cross_fit.auc }}.</p>
 {% endif %}
 {% if m.robustness %}
 <h2>Robustness</h2>
-<p>{{ m.robustness.photos.real }} real and {{ m.robustness.photos.fake }} fake photos of these were corrupted at full size,
-from mild to severe, and then prepared for the model as usual. Bands are 95 % intervals.</p>
+{% for sentence in m.robustness.sentences %}
+<p class="warn">{{ sentence }}</p>
+{% endfor %}
+{% if not m.robustness.sentences %}
+<p>None of these changes more than a tenth of the verdicts.</p>
+{% endif %}
+<p>A sample of {{ m.robustness.photos.real }} real and {{ m.robustness.photos.fake }} fake photos of these was changed at full
+size, from mild to severe, and then prepared for the model as usual. Bands are 95 % intervals.</p>
+<details><summary>Verdicts changed by each</summary><div class="wide"><table>
+<tr><th>change</th><th class="n">level</th><th>verdicts changed (95 %, Wilson)</th><th>accuracy</th><th>AUC</th></tr>
+{% for kind in m.robustness.kinds.values() %}
+{% for row in kind.levels %}
+<tr><td>{{ kind.unit }}</td><td class="n">{{ '%g' % row.level }}</td><td>{{ row.changed | interval }}</td>
+<td>{{ row.accuracy | interval }}</td><td>{{ row.auc | interval }}</td></tr>
+{% endfor %}
+{% endfor %}
+</table></div></details>
 <div class="plots">
 {% for name, kind in m.robustness.kinds.items() %}
 <figure>{{ plot('robustness_' ~ name, kind.unit) }}</figure>

@@ -59,7 +59,11 @@ def summary_of_evaluation(result: dict[str, Any], out: Path | None = None) -> st
         lines.append(f"robustness: AUC {corrupted['untouched']['auc']['value']:.3f} on untouched photos")
         for kind in corrupted["kinds"].values():
             level = kind["levels"][-1]
-            lines.append(f"  {kind['unit']} {level['level']:g}: AUC {interval(level['auc'])}")
+            changed = 100 * level["changed"]["value"]
+            lines.append(
+                f"  {kind['unit']} {level['level']:g}: AUC {interval(level['auc'])}, {changed:.0f} % of verdicts changed"
+            )
+        lines += [f"  {sentence}" for sentence in corrupted["sentences"]]
     if (game := result["pointing_game"]) and game["score"]:
         lines.append(
             f"pointing game: {interval(game['score'])} of {game['photos']} heatmaps hit; {game['chance']:.3f} by chance"

@@ -32,6 +32,7 @@ def evaluate(
     group_by: str | None = None,
     robustness: Switch = False,
     robustness_photos: Annotated[int, Parameter(validator=Number(gte=2))] = 100,
+    record: Switch = False,
     pointing_game: Switch = False,
     pointing_photos: Count = 200,
     seed: Seed = 0,
@@ -56,9 +57,11 @@ def evaluate(
     group_by
         Regular expression that finds a photo's group in its path, such as a source or a person.
     robustness
-        Also score photos that are re-encoded, blurred, shrunk and made noisy.
+        Also score photos that are re-encoded, grey, blurred, shrunk, made noisy, or turned into screenshots.
     robustness_photos
         Photos of each class for --robustness.
+    record
+        Also write the robustness into the metrics.json and the model card of the run that --checkpoint is of.
     pointing_game
         Also test whether heatmaps find what was blended into pseudo-fakes.
     pointing_photos
@@ -66,6 +69,8 @@ def evaluate(
     """
     if (checkpoint is None) == (model is None):
         raise UsageError("give one of --checkpoint CKPT and --model ONNX")
+    if record and (checkpoint is None or not robustness):
+        raise UsageError("--record is for --robustness of a run's --checkpoint")
     require_file(checkpoint or model or Path(), "`unmask train` writes best_model.pth, and `unmask export` model.onnx")
     check_layout(data)
     from training.evaluation.evaluate import evaluate_folder, from_checkpoint, from_onnx
@@ -82,6 +87,10 @@ def evaluate(
         pointing_photos=pointing_photos if pointing_game else 0,
         seed=seed,
     )
+    if record and checkpoint is not None:
+        from training.report.card import record_robustness
+
+        record_robustness(checkpoint, evaluation.result)
     if out is not None:
         from training.report.report import write_evaluation
 
